@@ -1,0 +1,105 @@
+"""Every error of coffea_dirac, in one tree.
+
+::
+
+    CoffeaDiracError
+    |- ConfigurationError       an option or a call cannot mean anything         -> the corrected call
+    |- CredentialError          no proxy or token, expired, wrong group          -> the command to type
+    |- JobServiceError          jobs or workers could not be had, or were lost   -> site, id, last words
+    |- NoReplicaError           no copy of an input file can be read             -> the option that widens the search
+    |- InputError               an input file is not what the plan says          -> file, tree, what to correct
+    |- ProcessingError          user code failed in a work item                  -> file, entries, the user's line
+    |- CodeMismatchError        a worker has other code than the submitter       -> module and both digests
+    |- StoreError               a store cannot be reached, read or written
+    |  `- CorruptRecordError    what was read is not what was kept
+    |- CodecError               a value that no codec can write                  -> path to the value
+    `- FingerprintError         a value that cannot be fingerprinted             -> path to the value
+
+Siblings differ by what the caller can do.  The stage cache turns the last three branches into "computed, not kept"
+and one warning; the others stop the run at once.
+"""
+
+from __future__ import annotations
+
+
+class CoffeaDiracError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class ConfigurationError(CoffeaDiracError, ValueError):
+    """An option or a call that cannot mean anything; the message shows the corrected call."""
+
+
+class CredentialError(CoffeaDiracError):
+    """No usable credential; the message names the command that makes one."""
+
+
+class JobServiceError(CoffeaDiracError):
+    """Jobs or workers could not be started, or were lost."""
+
+
+class NoReplicaError(CoffeaDiracError):
+    """No replica of an input file can be read."""
+
+
+class InputError(CoffeaDiracError):
+    """An input file is missing, unreadable, or not what the work items were planned for."""
+
+
+class ProcessingError(CoffeaDiracError):
+    """User code raised while a work item was processed; ``__cause__`` is the original error."""
+
+
+class CodeMismatchError(CoffeaDiracError):
+    """A worker unpickled other code than the submitter fingerprinted."""
+
+
+class StoreError(CoffeaDiracError):
+    """A store cannot be reached, read or written."""
+
+
+class CorruptRecordError(StoreError):
+    """Bytes read from a store fail their check: magic, key, digest, length or signature."""
+
+
+class CodecError(CoffeaDiracError):
+    """A value cannot be written by any codec.
+
+    Parameters
+    ----------
+    path : str
+        Where in the result the value sits, for example ``result["cutflow"]["4j2b"]``.
+    type_name : str
+        The value's type.
+    """
+
+    def __init__(self, path: str, type_name: str, hint: str = "") -> None:
+        self.path = path
+        self.type_name = type_name
+        super().__init__(
+            f"{path} is a {type_name}, which no codec can write"
+            + (f": {hint}" if hint else f"; write register_codec({type_name.rsplit('.', 1)[-1]}, dump, load)")
+        )
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.type_name)
+
+
+class FingerprintError(CoffeaDiracError):
+    """A value cannot be fingerprinted.
+
+    Parameters
+    ----------
+    path : str
+        How the value is reached, for example ``process -> select -> global 'RNG'``.
+    why : str
+        Why it has no fingerprint, and what to write instead.
+    """
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"{path}: {why}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.why)
