@@ -1,0 +1,98 @@
+"""What coffea's Runner hands to an executor, taken apart.
+
+The Runner passes nested partials.  `parse` recognises the two it makes (reading file metadata, processing a work item) by
+the functions in them and by the parameters these have in the coffea that is installed; anything else is None.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+# Parameters of Runner._work_function that this package understands; another one could change results unseen.
+_KNOWN = frozenset(
+    "format xrootdtimeout schema use_dataframes savemetrics item processor_instance uproot_options iteritems_options "
+    "checkpointer cache_function".split()
+)
+# Options of uproot.open that say how bytes travel, not which.
+_TRANSPORT = frozenset(
+    "timeout handler file_handler xrootd_handler http_handler s3_handler object_handler num_workers use_threads "
+    "num_fallback_workers begin_chunk_size minimal_ttree_metadata max_num_elements num_bytes_cache".split()
+)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an executor: the function behind coffea's retry wrapper and how failures are to be treated.
+
+    `skipbadfiles` is a tuple of exception types, empty for none.
+    """
+
+    function: Callable[[Any], Any]
+    skipbadfiles: tuple[type[BaseException], ...] = ()
+    use_result_type: bool = False
+
+
+@dataclass(frozen=True)
+class ProcessingCall(Call):
+    """Processing of work items; `arguments` are those of ``Runner._work_function`` but for the item and the processor."""
+
+    processor: Any = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def file_format(self) -> str:
+        return str(self.arguments["format"])
+
+    @property
+    def uproot_options(self) -> dict[str, Any]:
+        options = dict(self.arguments.get("uproot_options") or {})
+        options.setdefault("timeout", self.arguments.get("xrootdtimeout"))
+        return options
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that determine a result."""
+        uproot_options = self.arguments.get("uproot_options") or {}
+        return {
+            "format": self.arguments["format"],
+            "uproot_options": {k: v for k, v in uproot_options.items() if k not in _TRANSPORT},
+            "iteritems_options": self.arguments.get("iteritems_options") or {},
+        }
+
+
+def parse(function: Callable[[Any], Any]) -> Call:
+    """Return what `function` is; a bare `Call` of it if it is not one the Runner makes.
+
+    Examples
+    --------
+    >>> type(parse(len)).__name__
+    'Call'
+    """
+    from coffea.processor import Runner
+
+    if not isinstance(function, functools.partial) or function.func is not Runner.automatic_retries:
+        return Call(function)
+    arguments = inspect.signature(Runner.automatic_retries).bind(*function.args, **function.keywords).arguments
+    skip = arguments["skipbadfiles"]
+    skip = (OSError,) if skip is True else tuple(skip) if skip else ()
+    inner, wants_result = arguments["func"], bool(function.keywords.get("use_result_type", False))
+    if not isinstance(inner, functools.partial) or inner.func is not Runner._work_function:
+        return Call(inner, skip, wants_result)
+    signature = inspect.signature(Runner._work_function)
+    if set(signature.parameters) - _KNOWN:
+        return Call(inner, skip, wants_result)
+    known = dict(signature.bind_partial(*inner.args, **inner.keywords).arguments)
+    return ProcessingCall(inner, skip, wants_result, _unpack(known.pop("processor_instance")), known)
+
+
+def _unpack(processor: Any) -> Any:
+    """Return a private copy of the processor: what a worker will unpickle, so that both are fingerprinted alike."""
+    import cloudpickle
+    import lz4.frame
+
+    if isinstance(processor, bytes):
+        return cloudpickle.loads(lz4.frame.decompress(processor))
+    return processor
