@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import digest_file, digest_value
 from coffea_dirac.interfaces import Discovered, Json
 
@@ -62,8 +63,10 @@ class RecordingMetadata(dict[str, Any]):
 
     def _note(self, key: Any) -> None:
         if isinstance(key, str) and key not in self._window.metadata and key not in self._replaced:
-            value = dict.get(self, key, _MISSING)
-            self._window.metadata[key] = ABSENT if value is _MISSING else digest_value(value)
+            try:
+                self._window.metadata[key] = metadata_digest(self, key)
+            except FingerprintError as error:
+                self._window.unchecked = f"metadata[{key!r}] cannot be fingerprinted: {error}"
 
     def _note_all(self) -> None:
         for key in dict.keys(self):
@@ -157,6 +160,20 @@ class RecordingMetadata(dict[str, Any]):
 
 
 _MISSING = object()
+
+
+def metadata_digest(values: Mapping[str, Any], key: str) -> str:
+    """Return the digest of one metadata value, of the names of all for ``"*"``.
+
+    Raises
+    ------
+    FingerprintError
+        The value cannot be fingerprinted.
+    """
+    if key == "*":
+        return metadata_names(dict.keys(values))  # type: ignore[arg-type]
+    value = dict.get(values, key, _MISSING)  # type: ignore[arg-type, call-overload]
+    return ABSENT if value is _MISSING else digest_value(value)
 
 
 def metadata_names(names: Iterable[str]) -> str:

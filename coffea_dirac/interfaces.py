@@ -107,7 +107,7 @@ class Row:
     offset: int
     length: int
     signature: str = ""
-    info: Mapping[str, Json] = field(default_factory=dict)
+    info: Mapping[str, Json] = field(default_factory=dict, compare=False)
 
 
 class Replica(NamedTuple):

@@ -1,0 +1,245 @@
+"""The stage cache: look up, load, keep, explain.
+
+`StageCache` is the policy over a store.  A broken store never stops or changes an analysis: the first failure becomes one
+warning, and from then on results of that run are computed and not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from coffea_dirac import codecs, packs
+from coffea_dirac.discovery import Checker
+from coffea_dirac.errors import CodecError, CorruptRecordError, StoreError
+from coffea_dirac.fingerprint import diff
+from coffea_dirac.interfaces import Discovered, Json, Record, Row, Store
+from coffea_dirac.stores import open_store
+
+ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
+
+
+class CacheWarning(UserWarning):
+    """Something was computed and not kept, or could not be loaded; the analysis is not affected."""
+
+
+def default_cache() -> StageCache | None:
+    """Return the cache of this user: ``COFFEA_DIRAC_CACHE`` (a path, or ``off``), else one in the user's cache directory."""
+    named = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    if named.lower() == "off":
+        return None
+    import platformdirs
+
+    return StageCache(named or Path(platformdirs.user_cache_dir("coffea_dirac")) / "stages")
+
+
+class StageCache:
+    """Results between sessions, under the fingerprint of all that determines them.
+
+    Parameters
+    ----------
+    url : str or path-like or Store
+        Where the records are kept: a directory, a ``file://`` URL, or any `coffea_dirac.interfaces.Store`.  Nothing is
+        touched before the first look-up.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> cache = StageCache(tempfile.mkdtemp())
+    >>> cache.look_up(["00" * 32])
+    {}
+    """
+
+    def __init__(self, url: str | os.PathLike[str] | Store) -> None:
+        self.store: Store = open_store(url)
+        self._index: packs.Index | None = None
+        self._session = ""
+        self._problem = ""
+        self._rows: list[Row] = []
+
+    def __repr__(self) -> str:
+        return f"StageCache({self.store.url!r})"
+
+    def __reduce__(self) -> tuple[type, tuple[Store]]:
+        return type(self), (self.store,)
+
+    @property
+    def problem(self) -> str:
+        """Why the cache is out of use in this run; empty if it works."""
+        return self._problem
+
+    def begin(self) -> str:
+        """Open a session and return its name, empty if the store cannot be written; what is in the store is read anew."""
+        self._problem, self._rows, self._session = "", [], ""
+        self._index = None
+        self._guard(self._refresh)
+        if not self._problem:
+            self._guard(self._open)
+        return self._session
+
+    def _refresh(self) -> None:
+        index = packs.Index(self.store)
+        index.refresh()
+        self._index = index
+
+    def _open(self) -> None:
+        self._session = self._found_index().open_session()
+
+    def _found_index(self) -> packs.Index:
+        if self._index is None:
+            self._refresh()
+        assert self._index is not None
+        return self._index
+
+    def end(self) -> None:
+        """Write the session's index and close it."""
+        if self._session and self._index is not None and not self._problem:
+            index, session = self._index, self._session
+            self._guard(lambda: index.close_session(session, self._rows))
+        self._session = ""
+
+    def give_up(self, why: str) -> None:
+        """Note that the store has failed: one warning, and nothing more is kept in this run."""
+        if not self._problem:
+            self._problem = why
+            warnings.warn(f"{self!r} is out of use for this run: {why} Results are computed and not kept.", CacheWarning, stacklevel=3)
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except StoreError as error:
+            self.give_up(str(error))
+
+    def look_up(self, keys: Iterable[str]) -> dict[str, list[Row]]:
+        """Return the rows known for each key that has any, the newest last."""
+        found: dict[str, list[Row]] = {}
+
+        def step() -> None:
+            found.update(self._found_index().rows(keys))
+
+        self._guard(step)
+        return found
+
+    def read(self, rows: Sequence[Row]) -> dict[Row, bytes]:
+        """Return the verified payloads of `rows`; one whose record is missing or damaged is left out, with a warning."""
+        found: dict[Row, bytes] = {}
+
+        def step() -> None:
+            for row, payload in packs.read(self.store, rows).items():
+                if isinstance(payload, CorruptRecordError):
+                    warnings.warn(f"a record of {self!r} is unreadable and computed again: {payload}", CacheWarning, stacklevel=4)
+                else:
+                    found[row] = payload
+
+        self._guard(step)
+        return found
+
+    def load(self, rows: Sequence[Row]) -> dict[Row, Any]:
+        """Return the results of `rows`; one that cannot be read or decoded is left out, with a warning."""
+        results: dict[Row, Any] = {}
+        for row, payload in self.read(rows).items():
+            try:
+                results[row] = codecs.decode(row.codec, payload)
+            except CodecError as error:
+                warnings.warn(f"a record of {self!r} cannot be decoded and is computed again: {error}", CacheWarning, stacklevel=2)
+        return results
+
+    def noted(self, rows: Iterable[Row]) -> None:
+        """Take notice of records that workers have written in this session."""
+        new = list(rows)
+        self._rows.extend(new)
+        if self._index is not None:
+            self._index.add(new)
+            session, index = self._session, self._index
+            if session:
+                self._guard(lambda: index.gather(session, self._rows))
+
+    def keep(self, records: Sequence[Record]) -> list[Row]:
+        """Write records from this process as one pack; return where they lie, nothing if the store cannot be written."""
+        if not self._session or self._problem or not records:
+            return []
+        rows: list[Row] = []
+
+        def step() -> None:
+            writer = packs.PackWriter(self.store, self._session, "submitter")
+            for record in records:
+                writer.add(record)
+            rows.extend(writer.close())
+
+        self._guard(step)
+        self.noted(rows)
+        return rows
+
+    # ---------------------------------------------------------------- explaining
+
+    def keep_template(self, stage: str, digest: str, tree: Json) -> None:
+        """Keep the ingredients of a template, once, so that a later miss can be explained as the difference to it."""
+        key = template_key(stage)
+        if any(row.info.get("template") == digest for row in self.look_up([key]).get(key, ())):
+            return
+        payload = codecs.encode(tree)
+        self.keep([Record(key, payload.data, payload.codec, info={"template": digest, "created_s": round(time.time(), 3)})])
+
+    def why_new(self, stage: str, digest: str, tree: Json) -> Mapping[str, Json]:
+        """Return why a template has no records: how it differs from the one used last for the same stage."""
+        key = template_key(stage)
+        rows = [row for row in self.look_up([key]).get(key, ())]
+        if any(row.info.get("template") == digest for row in rows):
+            return {"reason": "new input"}
+        if not rows:
+            return {"reason": "first run"}
+        last = max(rows, key=lambda row: float(row.info.get("created_s", 0.0)))
+        old = self.load([last]).get(last)
+        changes = diff(old, tree) if old is not None else []
+        if not changes:
+            return {"reason": "new fingerprint"}
+        texts = [change.text for change in changes]
+        kinds = {change.kind for change in changes}
+        reason = f"new {kinds.pop()}" if len(kinds) == 1 else "new code"
+        return {"reason": reason, "where": "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")}
+
+
+def template_key(stage: str) -> str:
+    """Return the key under which the templates of a stage are kept."""
+    return hashlib.sha256(b"templates of stage 1\0" + stage.encode()).hexdigest()
+
+
+def item_key(template: str, identity: str, treename: str, start: int, stop: int, preload: Iterable[str] | None) -> str:
+    """Return the key of a work item: H(template, identity of the data).
+
+    Examples
+    --------
+    >>> item_key("t", "i", "Events", 0, 10, None) != item_key("t", "i", "Events", 0, 11, None)
+    True
+    """
+    parts = ("work item 1", template, identity, treename, str(start), str(stop), *sorted(preload or ()))
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def choose(
+    rows: Sequence[Row], checker: Checker, metadata: Callable[[str], str], named_files: Mapping[str, str]
+) -> tuple[Row | None, Mapping[str, Json] | None]:
+    """Return the row whose discovered inputs hold now, or None and the first reason why none does.
+
+    A file that a string in the code names counts even if the record was made before that file existed.
+    """
+    reason: Mapping[str, Json] | None = None
+    for row in reversed(rows):
+        change = checker.first_change(row.inputs, metadata) or _new_file(row.inputs, named_files)
+        if change is None:
+            return row, None
+        reason = reason or change
+    return None, reason
+
+
+def _new_file(inputs: Sequence[Discovered], named_files: Mapping[str, str]) -> Mapping[str, Json] | None:
+    known = {i.name for i in inputs if i.kind in ("file", "written")}
+    for name in named_files:
+        if name not in known:
+            return {"reason": "new content", "where": name}
+    return None

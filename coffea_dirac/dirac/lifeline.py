@@ -1,0 +1,76 @@
+"""Run a job's command so that it ends with the process that submitted it.
+
+The submitter holds the writing end of a pipe whose reading end is our standard input.  Nothing is ever written: when
+the submitter ends, however it ends, the kernel closes the pipe, a thread here sees the end of the stream and kills the
+job with all it started.  (Not ``PR_SET_PDEATHSIG``: that follows the *thread* that forked, not its process.)
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import select
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+
+CHECK_S = 1.0
+"""Seconds between two looks at the parent's id, for the case that another process holds the pipe open."""
+
+
+def watch(session: str) -> None:
+    """End this process, and its process group if it leads one, when the submitter ends.
+
+    Parameters
+    ----------
+    session : str
+        The job's session directory.  It is removed then, since nobody is left who could read it.
+    """
+    # Our standard input becomes empty, so that neither the job's code nor what it starts can eat the end of the pipe.
+    pipe = os.dup(0)
+    with open(os.devnull, "rb") as empty:
+        os.dup2(empty.fileno(), 0)
+    threading.Thread(target=_wait_and_end, args=(pipe, os.getppid(), session), name="lifeline", daemon=True).start()
+
+
+def _wait_and_end(pipe: int, parent: int, session: str) -> None:
+    # A child that the submitter forked (not exec'ed) also holds the pipe; only the parent's id tells then.
+    while os.getppid() == parent:
+        ready, _, _ = select.select([pipe], [], [], CHECK_S)
+        if ready and not os.read(pipe, 4096):
+            break
+    shutil.rmtree(session, ignore_errors=True)
+    with suppress(OSError):  # the last job to end removes the directory around all of them
+        os.rmdir(os.path.dirname(session))
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a command line as the interpreter would: ``-m module ...``, ``-c code ...`` or ``script ...``.
+
+    Examples
+    --------
+    >>> run(["-c", "print(6 * 7)"])
+    42
+    """
+    option, rest = arguments[0], list(arguments[1:])
+    if option == "-m":
+        sys.argv = rest
+        runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+    elif option == "-c":
+        sys.argv = ["-c", *rest[1:]]
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = list(arguments)
+        runpy.run_path(option, run_name="__main__")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Watch the submitter, then run the job: ``main([session directory, command line ...])``."""
+    watch(arguments[0])
+    run(arguments[1:])

@@ -1,0 +1,58 @@
+"""The job script of a cluster's scheduler: ``python -m coffea_dirac.dirac.start_scheduler FILE``.
+
+It listens on the loopback interface only and writes its address to FILE once it answers.  It imports neither coffea
+nor bokeh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import dask.config
+
+SETTINGS = {
+    # We blame workers and sites, not tasks: a task that was on a worker that died is innocent ten times.
+    "distributed.scheduler.allowed-failures": 10,
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.http.routes": [],
+    "distributed.comm.timeouts.connect": "10s",
+    "distributed.diagnostics.nvml": False,
+}
+
+
+async def serve(contact: str) -> None:
+    """Run a scheduler until it is told to end.
+
+    Parameters
+    ----------
+    contact : str
+        The file that gets the address.
+    """
+    from distributed import Scheduler
+
+    async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
+        write_contact(contact, scheduler.address)
+        await scheduler.finished()
+
+
+def write_contact(contact: str, address: str) -> None:
+    """Write the address beside its file, then rename: a reader sees all of it or nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_contact(folder + "/contact", "tcp://127.0.0.1:8786")
+    ...     print(open(folder + "/contact").read())
+    tcp://127.0.0.1:8786
+    """
+    with open(f"{contact}.partial", "w") as file:
+        file.write(address)
+    os.replace(f"{contact}.partial", contact)
+
+
+if __name__ == "__main__":
+    with dask.config.set(SETTINGS):
+        asyncio.run(serve(sys.argv[1]))

@@ -1,0 +1,145 @@
+"""DiracExecutor: the door for coffea.  Work items in, one merged accumulator out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from coffea.processor.executor import ExecutorBase
+
+from coffea_dirac.cache import StageCache, default_cache
+from coffea_dirac.calls import ProcessingCall, parse
+from coffea_dirac.errors import ConfigurationError
+from coffea_dirac.identity import IdentityMemo
+from coffea_dirac.report import Report
+from coffea_dirac.run import Run, process, process_plain, read_metadata
+from coffea_dirac.workers import Workers
+
+_DEFAULT = "default"
+
+
+@dataclass
+class Holder:
+    """What outlives one call and coffea's ``copy()``: shared by all copies of an executor, changed in place, never rebound."""
+
+    workers: Workers
+    memo: IdentityMemo = field(default_factory=IdentityMemo)
+    report: Report | None = None
+    skipped: dict[tuple[str, str], str] = field(default_factory=dict)
+    told: set[str] = field(default_factory=set)
+
+
+@dataclass
+class DiracExecutor(ExecutorBase):  # type: ignore[misc]
+    """An executor for ``coffea.processor.Runner`` whose results persist between sessions.
+
+    Parameters
+    ----------
+    cache : str, path-like, StageCache or None
+        Where results are kept; None switches the cache off.  By default a cache in this user's cache directory, or what
+        ``COFFEA_DIRAC_CACHE`` names (a path, or ``off``).
+    client : distributed.Client, optional
+        Work on this client's workers.
+    cluster : distributed cluster, optional
+        Work on this cluster's workers.  With neither, processes of this machine are used, started at the first miss.
+    workers : int, optional
+        How many processes of this machine; one for each core by default.
+    inline : bool
+        Process in this process, one work item after the other (debuggers, profilers).
+    io_retries : int
+        Further attempts after an input could not be read (errors in user code are never retried).
+
+    Raises
+    ------
+    ConfigurationError
+        An option that does not exist or cannot mean anything.
+
+    Examples
+    --------
+    >>> from coffea import processor
+    >>> run = processor.Runner(executor=DiracExecutor(cache=None, workers=2))
+    >>> run.executor.report is None
+    True
+    """
+
+    unit: str = "items"
+    desc: str = "Processing"
+    cache: Any = _DEFAULT
+    client: Any = None
+    cluster: Any = None
+    workers: int | None = None
+    inline: bool = False
+    io_retries: int = 2
+    holder: Holder | None = field(default=None, repr=False)
+
+    def __new__(cls, *args: Any, **options: Any) -> DiracExecutor:
+        known = [f.name for f in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]}=...?" if near else f"the options are {', '.join(known)}"
+                raise ConfigurationError(f"DiracExecutor has no option {name!r}: {hint}")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        if self.client is not None and self.cluster is not None:
+            raise ConfigurationError("give client= or cluster=, not both: DiracExecutor(client=cluster.get_client())")
+        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
+            raise ConfigurationError(f"workers is {self.workers!r}: it is a number of processes, as in workers=4")
+        if not isinstance(self.io_retries, int) or self.io_retries < 0:
+            raise ConfigurationError(f"io_retries is {self.io_retries!r}: it is a number of further attempts, as in io_retries=2")
+        if isinstance(self.cache, str) and self.cache == _DEFAULT:
+            self.cache = default_cache()
+        elif self.cache is not None and not isinstance(self.cache, StageCache):
+            self.cache = StageCache(self.cache)
+        if self.holder is None:
+            self.holder = Holder(Workers(self.client, self.cluster, self.workers, inline=self.inline))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "client": None, "cluster": None, "holder": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+    @property
+    def report(self) -> Report | None:
+        """What the last run did, or is doing; None before the first."""
+        return self._holder().report
+
+    def _holder(self) -> Holder:
+        assert self.holder is not None, "made in __post_init__"
+        return self.holder
+
+    def __call__(self, items: Iterable[Any], function: Callable[[Any], Any], accumulator: Any) -> tuple[Any, int]:
+        """Process `items` with `function` and merge the results into `accumulator`; coffea's Runner calls this.
+
+        Returns
+        -------
+        (accumulator, 0)
+            0 says that nothing was left out because of an error: errors are raised.
+        """
+        found = list(items)
+        if not found:
+            return accumulator, 0
+        call, holder = parse(function), self._holder()
+        run = Run(
+            workers=holder.workers,
+            cache=self.cache,
+            memo=holder.memo,
+            told=holder.told,
+            io_retries=self.io_retries,
+            status=self.status,
+            desc=self.desc,
+            unit=self.unit,
+        )
+        if isinstance(call, ProcessingCall):
+            holder.report = Report()
+            skipped, holder.skipped = holder.skipped, {}
+            return process(run, call, found, accumulator, holder.report, skipped), 0
+        if self.function_name == "get_metadata":
+            return read_metadata(run, call, found, accumulator, holder.skipped), 0
+        return process_plain(run, call, found, accumulator), 0
+
