@@ -42,7 +42,7 @@ class NoReplicaError(CoffeaDiracError):
     """No replica of an input file can be read."""
 
 
-class InputError(CoffeaDiracError):
+class InputError(CoffeaDiracError, OSError):
     """An input file is missing, unreadable, or not what the work items were planned for."""
 
 

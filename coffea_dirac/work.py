@@ -12,9 +12,8 @@ import sys
 import threading
 import time
 import traceback
-import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -281,21 +280,35 @@ def _ignored(task: Task, item: Any) -> list[str]:
 
 
 def _attempt(task: Task, item: Any, window: Window) -> dict[str, Any]:
-    arguments = {**task.call.arguments, "savemetrics": True, "use_dataframes": False}
-    for attempt in range(task.io_retries + 1):
-        try:
-            with warnings.catch_warnings():
-                from coffea.processor import Runner
+    from coffea.processor import Runner
 
-                found: dict[str, Any] = Runner._work_function(
-                    **arguments, item=item, processor_instance=_Recorded(task.call.processor, window)
-                )
-                return found
+    arguments = {**task.call.arguments, "savemetrics": True, "use_dataframes": False}
+    processor = _Recorded(task.call.processor, window)
+    found: dict[str, Any] = with_retries(
+        lambda: Runner._work_function(**arguments, item=item, processor_instance=processor), task.io_retries
+    )
+    return found
+
+
+def with_retries(step: Callable[[], Any], io_retries: int) -> Any:
+    """Return what `step` returns, with further attempts after errors of reading that may pass."""
+    for n in range(io_retries):
+        try:
+            return step()
         except Exception as error:
-            if attempt == task.io_retries or not is_io_error(error):
+            if not is_io_error(error):
                 raise
-            time.sleep(RETRY_PAUSE_S * 2**attempt)
-    raise AssertionError("unreachable: the last attempt returns or raises")
+            time.sleep(RETRY_PAUSE_S * 2**n)
+    return step()
+
+
+def attempt(shared: tuple[Callable[[Any], Any], int], position: int, item: Any) -> tuple[int, Any, BaseException | None]:
+    """Return (position, result, None), or (position, None, error) if the function of `shared` failed for `item`."""
+    function, io_retries = shared
+    try:
+        return position, with_retries(lambda: function(item), io_retries), None
+    except Exception as error:  # noqa: BLE001 - handed to the submitter, which raises it or skips the file
+        return position, None, _portable(error)
 
 
 def _receipt(
