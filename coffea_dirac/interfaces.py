@@ -31,7 +31,10 @@ class Store(Protocol):
     written raises `coffea_dirac.errors.StoreError`.
     """
 
-    url: str
+    @property
+    def url(self) -> str:
+        """Where the store is, as `coffea_dirac.open_store` understands it."""
+        ...
 
     def list(self, prefix: str = "") -> Sequence[Blob]:
         """Return the blobs whose name starts with `prefix`, sorted by name; an absent store is empty."""

@@ -1,0 +1,11 @@
+"""Records and where they lie: packs, their footers, and the index over all of them, on any store.
+
+`format` turns records and rows into bytes and back, `pack` writes and reads packs, `index` answers which rows there are.
+"""
+
+from __future__ import annotations
+
+from coffea_dirac.packs.index import Index
+from coffea_dirac.packs.pack import PackWriter, bundle_rows, read
+
+__all__ = ["Index", "PackWriter", "bundle_rows", "read"]

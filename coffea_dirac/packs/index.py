@@ -1,0 +1,226 @@
+"""The index: which rows there are, over all sessions of a store, in memory."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+
+from coffea_dirac.errors import CorruptRecordError, StoreError
+from coffea_dirac.interfaces import Row, Store
+from coffea_dirac.packs.format import Table, canonical, table_bytes
+from coffea_dirac.packs.pack import PACK_NAME, SESSIONS, read_footer, read_index
+
+_INDEX_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/i/(\d+)\.idx")
+_CLOSE_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/close\.json")
+# Fewer new rows are not worth a blob before the end: their footers can be read.
+_FIRST_INDEX_ROWS = 256
+
+
+class Index:
+    """All rows of a store by key.  One list and some reads at `refresh`; look-ups are in memory.
+
+    Parameters
+    ----------
+    store : Store
+        Where packs and index blobs are.
+    copies : Store, optional
+        A store near by, where index blobs are kept for ever once they were read; for stores far away.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from coffea_dirac.interfaces import Record
+    >>> from coffea_dirac.packs import PackWriter
+    >>> from coffea_dirac.stores import open_store
+    >>> store = open_store(tempfile.mkdtemp())
+    >>> index = Index(store)
+    >>> session = index.open_session()
+    >>> writer = PackWriter(store, session, "worker-1")
+    >>> writer.add(Record(key="ab" * 32, payload=b"ten histograms", codec="bytes"))
+    >>> index.close_session(session, writer.close())
+    >>> later = Index(store)
+    >>> later.refresh()
+    >>> len(later.rows(["ab" * 32])["ab" * 32])
+    1
+    """
+
+    def __init__(self, store: Store, *, copies: Store | None = None) -> None:
+        self._store, self._copies = store, copies
+        self._places: dict[str, list[Row | tuple[Table, int]]] = {}
+        self._read: set[str] = set()
+        self._covered: set[str] = set()
+        self._packs: set[str] = set()
+        self._loose: list[Row] = []
+        self._written = 0
+        self._number = 0
+        self.problems: list[str] = []
+        """What the last `refresh` found damaged; the records concerned are absent from the index."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def refresh(self) -> None:
+        """Take in what has come into the store; index blobs and footers that were read are not read again.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read.
+        """
+        self.problems = []
+        names = [blob.name for blob in self._store.list(SESSIONS)]
+        closed = {found[1] for found in map(_CLOSE_NAME.fullmatch, names) if found}
+        for found in filter(None, map(_INDEX_NAME.fullmatch, names)):
+            if not self._take_index(found[0]):
+                # The footers still tell what a damaged index blob would have told.
+                closed.discard(found[1])
+        packs = [found for found in map(PACK_NAME.fullmatch, names) if found]
+        self._packs = {found[0] for found in packs}
+        for found in packs:
+            if found[1] not in closed and found[0] not in self._covered:
+                self._take_footer(found[0])
+
+    def _take_index(self, name: str) -> bool:
+        if name in self._read:
+            return True
+        try:
+            table = self._read_index(name)
+        except CorruptRecordError as error:
+            self.problems.append(str(error))
+            return False
+        self._read.add(name)
+        self._covered.update(table.packs)
+        self._enter(table)
+        return True
+
+    def _read_index(self, name: str) -> Table:
+        if self._copies is None:
+            return read_index(self._store, name)
+        try:
+            return read_index(self._copies, name)
+        except StoreError:
+            table = read_index(self._store, name)
+        data = self._store.read(name)
+        if data is not None:
+            try:
+                self._copies.delete(name)
+                self._copies.create(name, data)
+            except StoreError:
+                # A copy only saves time; without it the blob is read again next time.
+                pass
+        return table
+
+    def _take_footer(self, name: str) -> None:
+        try:
+            table = read_footer(self._store, name)
+        except CorruptRecordError as error:
+            self.problems.append(str(error))
+            return
+        self._covered.add(name)
+        self._enter(table)
+        self._loose.extend(map(table.row, range(len(table))))
+
+    def _enter(self, table: Table) -> None:
+        places = self._places
+        for i, key in enumerate(table.keys):
+            places.setdefault(key, []).append((table, i))
+
+    def rows(self, keys: Iterable[str]) -> dict[str, list[Row]]:
+        """Return the rows of each key that has any, those of the newest session last."""
+        found: dict[str, list[Row]] = {}
+        for key in keys:
+            places = self._places.get(key)
+            if places is None:
+                continue
+            rows = {place if isinstance(place, Row) else place[0].row(place[1]): None for place in places}
+            present = [row for row in rows if row.pack in self._packs]
+            if present:
+                found[key] = sorted(present, key=_session)
+        return found
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Take in rows that were just written, as their writers reported them."""
+        for row in rows:
+            self._packs.add(row.pack)
+            self._covered.add(row.pack)
+            self._places.setdefault(row.key, []).append(row)
+
+    def open_session(self) -> str:
+        """Begin a session and return its name; the store is written for the first time here.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be written.
+        """
+        now = time.time()
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now)) + f"{int(now % 1 * 1e6):06d}"
+        session = f"{stamp}-{secrets.token_hex(6)}"
+        self._store.create(f"{SESSIONS}{session}/start.json", canonical({"version": 1, "created_s": round(now, 3)}))
+        self._written = self._number = 0
+        return session
+
+    def gather(self, session: str, rows: Sequence[Row]) -> None:
+        """Write an index blob if enough is new: each is as large as all before it, so there are few.
+
+        Parameters
+        ----------
+        rows : sequence of Row
+            All rows of this session so far, in the order in which they came.
+        """
+        new = len(rows) - self._written
+        if new >= max(_FIRST_INDEX_ROWS, self._written):
+            self.write_index(session, rows[self._written :])
+            self._written = len(rows)
+
+    def write_index(self, session: str, rows: Sequence[Row]) -> str:
+        """Write rows as the session's next index blob and return its name."""
+        name = f"{SESSIONS}{session}/i/{self._number}.idx"
+        self._store.create(name, table_bytes(rows))
+        self._number += 1
+        return name
+
+    def close_session(self, session: str, rows: Sequence[Row], *, used: Iterable[Row] = ()) -> None:
+        """End a session: what is not yet in its index is written there, with the footers that dead sessions left.
+
+        Parameters
+        ----------
+        rows : sequence of Row
+            All rows written in this session, in the order in which they came (as for `gather`).
+        used : iterable of Row
+            The rows it has loaded; their packs are kept as long as this session counts.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read or written.
+        """
+        packs = {row.pack for row in rows}
+        left = [row for row in self._loose if not row.pack.startswith(f"{SESSIONS}{session}/")]
+        missing = [blob.name for blob in self._store.list(f"{SESSIONS}{session}/p/") if blob.name not in packs]
+        new = [*rows[self._written :], *left, *self._rows_of(missing)]
+        if new:
+            self.write_index(session, new)
+        packs.update(missing, (row.pack for row in used))
+        facts = {"version": 1, "closed_s": round(time.time(), 3), "packs": sorted(packs)}
+        self._store.create(f"{SESSIONS}{session}/close.json", canonical(facts))
+        self._loose.clear()
+        self._written = self._number = 0
+
+    def _rows_of(self, packs: Iterable[str]) -> list[Row]:
+        """Return the rows of packs nobody reported: their worker died before it could."""
+        rows: list[Row] = []
+        for name in packs:
+            try:
+                table = read_footer(self._store, name)
+            except CorruptRecordError as error:
+                self.problems.append(str(error))
+                continue
+            rows.extend(map(table.row, range(len(table))))
+        return rows
+
+
+def _session(row: Row) -> str:
+    return row.pack.split("/", 3)[2]
