@@ -75,6 +75,6 @@ def _advice(error: BaseException) -> str:
         return "The file may not be read: correct its permissions."
     if isinstance(error, KeyError) or "KeyInFileError" in text:
         return "The file has no such tree: give its name as Runner(...)(fileset, processor, treename=...)."
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and error.errno is not None:
         return "The file could not be read, also not at a second attempt: it may be truncated, or its storage is down."
-    return "The file is damaged or is not a ROOT file: replace it, or take it out of the fileset."
+    return "The file is truncated, damaged or not a ROOT file: replace it, or take it out of the fileset."

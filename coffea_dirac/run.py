@@ -317,6 +317,7 @@ def _task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
         io_retries=run.io_retries,
         cwd=str(Path.cwd()),
         sys_path=tuple(sys.path),
+        inline=run.workers.inline,
     )
 
 

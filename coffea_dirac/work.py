@@ -52,6 +52,7 @@ class Task:
     io_retries: int
     cwd: str
     sys_path: tuple[str, ...]
+    inline: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,6 @@ class _Shelf:
     def __init__(self, task: Task, name: str) -> None:
         self._task, self._name = task, name
         self._rows: dict[str, Row] = {}
-        self._payloads: dict[str, tuple[str, bytes]] = {}
         self.problem = ""
         self._writer: packs.PackWriter | None = None
         self._opened = time.monotonic()
@@ -202,7 +202,6 @@ class _Shelf:
         return Receipt(position, row=row, seconds=float(row.info.get("seconds", 0.0))) if row else None
 
     def keep(self, record: Record) -> None:
-        self._payloads[record.key] = (record.codec, record.payload)
         if self._writer is None:
             return
         self._writer.add(record)
@@ -210,16 +209,12 @@ class _Shelf:
             self._flush()
 
     def _flush(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is None or self._task.store is None:
+        if self._writer is None:
             return
         try:
-            for row in writer.close():
-                self._rows[row.key] = row
-                self._payloads.pop(row.key, None)
-            self._writer = packs.PackWriter(self._task.store, self._task.session, self._name)
+            self._rows.update({row.key: row for row in self._writer.close()})
         except StoreError as error:
-            self.problem = str(error)
+            self.problem, self._writer = str(error), None
         self._opened = time.monotonic()
 
     def close(self, receipts: list[Receipt]) -> list[Receipt]:
@@ -268,7 +263,8 @@ def _process(task: Task, shelf: _Shelf, position: int, item: Any, key: str) -> R
         skip = task.call.skipbadfiles and not task.call.use_result_type
         if skip and any(isinstance(e, task.call.skipbadfiles) for e in chain(error)):
             return Receipt(position, skipped=f"{type(innermost(error)).__name__}: {innermost(error)}")
-        return Receipt(position, error=_portable(error), where=user_line(error))
+        where = user_line(error)
+        return Receipt(position, error=error if task.inline else _portable(error), where=where)
     seconds = time.perf_counter() - started
     metrics = dict(result.get("metrics", {}))
     return _receipt(task, shelf, position, key, result["out"], window, seconds, metrics)

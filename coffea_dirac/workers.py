@@ -107,8 +107,6 @@ class Workers:
 def _client_of(cluster: Any) -> Any:
     from distributed import Client
 
-    if hasattr(cluster, "start_workers"):
-        cluster.start_workers()
     return Client(cluster, set_as_default=False)
 
 
