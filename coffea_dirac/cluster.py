@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, Self, cast
 
-from dask.system import CPU_COUNT
-from distributed import Client, Status
+from distributed import Status
 from distributed.core import rpc
 from distributed.deploy import Cluster
 
 from coffea_dirac.dirac.cluster_jobs import IMPORTS, Budget, ClusterJobs
-from coffea_dirac.errors import ConfigurationError, JobServiceError
+from coffea_dirac.embedded import default_client, default_worker_count
+from coffea_dirac.errors import JobServiceError
 from coffea_dirac.interfaces import JobService
 
 logger = logging.getLogger(__name__)
+
+__all__ = ["DiracCluster", "default_client", "default_worker_count"]
 
 CHECK_S = 0.2
 
@@ -68,7 +69,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed's Cluster is u
     ) -> None:
         super().__init__(quiet=True)
         self.jobs = jobs or ClusterJobs(
-            available_workers() if workers is None else workers,
+            default_worker_count() if workers is None else workers,
             service=service,
             imports=imports,
             memory_limit=memory_limit,
@@ -135,7 +136,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed's Cluster is u
         return self
         yield
 
-    def __enter__(self) -> DiracCluster:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -260,85 +261,3 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed's Cluster is u
             return f"DiracCluster({self.status.name})"
         joined = len(self.scheduler_info["workers"])
         return f"DiracCluster({self.scheduler_comm.address}, {joined} of {len(self.workers)} workers)"
-
-
-def available_workers() -> int:
-    """Return how many workers this machine gets: ``COFFEA_DIRAC_WORKERS``, or one for each core we may use.
-
-    Raises
-    ------
-    ConfigurationError
-        The variable is not a positive number.
-
-    Examples
-    --------
-    >>> available_workers() >= 1
-    True
-    """
-    text = os.environ.get("COFFEA_DIRAC_WORKERS", "")
-    if not text:
-        return int(CPU_COUNT)
-    if not text.isdecimal() or int(text) < 1:
-        raise ConfigurationError(f"COFFEA_DIRAC_WORKERS={text!r} is not a number of workers; try 4.")
-    return int(text)
-
-
-class _Shared:
-    """The one cluster that executors of this process share."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.owner = 0
-        self.cluster: DiracCluster | None = None
-        self.client: Client | None = None
-
-    def renew(self) -> None:
-        """Forget what a fork left us: it belongs to the parent; or what has been closed."""
-        if self.owner != os.getpid() or self.cluster is None or self.cluster.status != Status.running:
-            self.owner, self.cluster, self.client = os.getpid(), None, None
-
-
-_shared = _Shared()
-
-
-def default_cluster(workers: int | None = None) -> DiracCluster:
-    """Return this process's own cluster, started; later calls get the same one.
-
-    Parameters
-    ----------
-    workers : int, optional
-        At least so many workers; by default `available_workers`.  The cluster grows if it has fewer.
-
-    Raises
-    ------
-    JobServiceError
-        The scheduler cannot be started.
-
-    Examples
-    --------
-    >>> cluster = default_cluster(1)  # doctest: +SKIP
-    """
-    wanted = available_workers() if workers is None else workers
-    with _shared.lock:
-        _shared.renew()
-        if _shared.cluster is None:
-            _shared.cluster = DiracCluster(wanted)
-            _shared.cluster.start()
-        elif wanted > len(_shared.cluster.workers):
-            _shared.cluster.scale(wanted)
-        return _shared.cluster
-
-
-def default_client(workers: int | None = None) -> Client:
-    """Return the client of `default_cluster`, which does not become dask's global client.
-
-    Parameters
-    ----------
-    workers : int, optional
-        As for `default_cluster`.
-    """
-    cluster = default_cluster(workers)
-    with _shared.lock:
-        if _shared.client is None or _shared.client.status != "running":
-            _shared.client = Client(cluster, set_as_default=False)
-        return _shared.client

@@ -119,7 +119,8 @@ class ClusterJobs:
         with self._lock:
             if self._scheduler:
                 return
-            script = ("-m", "coffea_dirac.dirac.start_scheduler", "contact")
+            # By its path: `-m` would first import the package, and with it coffea, which a scheduler never needs.
+            script = (str(Path(__file__).with_name("start_scheduler.py")), "contact")
             (self._scheduler,) = self.local.submit([Job(script)])
             self._contact = self.local.session(self._scheduler) / "contact"
             self._submit(self._wanted)

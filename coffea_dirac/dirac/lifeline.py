@@ -3,6 +3,8 @@
 The submitter holds the writing end of a pipe whose reading end is our standard input.  Nothing is ever written: when
 the submitter ends, however it ends, the kernel closes the pipe, a thread here sees the end of the stream and kills the
 job with all it started.  (Not ``PR_SET_PDEATHSIG``: that follows the *thread* that forked, not its process.)
+
+This file is run by its path and imports the standard library only: not one module more than the job asks for.
 """
 
 from __future__ import annotations
@@ -73,4 +75,10 @@ def run(arguments: Sequence[str]) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Watch the submitter, then run the job: ``main([session directory, command line ...])``."""
     watch(arguments[0])
+    # Last, so that it shadows nothing: this very package, for jobs of a checkout that is not installed.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     run(arguments[1:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.interfaces import Job, JobStatus
@@ -28,7 +29,7 @@ LOG_BYTES = 1 << 20
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
-_BOOT = "import sys; sys.path.append(sys.argv[1]); from coffea_dirac.dirac.lifeline import main; main(sys.argv[2:])"
+_LIFELINE = Path(__file__).with_name("lifeline.py")
 
 
 @dataclass(slots=True)
@@ -138,7 +139,7 @@ class LocalJobs:
                 self._end()
             self._root, self._end = None, None
 
-    def __enter__(self) -> LocalJobs:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -164,9 +165,8 @@ def _write_session(session: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _popen(job: Job, session: Path) -> subprocess.Popen[bytes]:
-    root = str(Path(__file__).resolve().parents[2])
     # -P: what lies in the session directory must not shadow a module.
-    command = [sys.executable, "-P", "-c", _BOOT, root, str(session), *job.arguments]
+    command = [sys.executable, "-P", str(_LIFELINE), str(session), *job.arguments]
     with open(os.open(session / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
         return subprocess.Popen(
             command,

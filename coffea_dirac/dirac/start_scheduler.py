@@ -1,4 +1,4 @@
-"""The job script of a cluster's scheduler: ``python -m coffea_dirac.dirac.start_scheduler FILE``.
+"""The job script of a cluster's scheduler: ``python start_scheduler.py FILE``.
 
 It listens on the loopback interface only and writes its address to FILE once it answers.  It imports neither coffea
 nor bokeh.
@@ -7,8 +7,12 @@ nor bokeh.
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import dask.config
 
@@ -22,6 +26,42 @@ SETTINGS = {
 }
 
 
+@contextmanager
+def quick_versions() -> Iterator[None]:
+    """Let dask tell the versions of packages without importing them.
+
+    Newer dask does so itself.  Older ones import pandas, in the scheduler too, for its version: a second or more each.
+
+    Examples
+    --------
+    >>> import distributed.versions
+    >>> with quick_versions():
+    ...     packages = distributed.versions.get_versions()["packages"]
+    >>> packages["distributed"] == distributed.__version__
+    True
+    """
+    from distributed import versions
+
+    original = versions.get_package_info
+    if hasattr(versions, "version_of_package"):
+        versions.get_package_info = _package_info
+    try:
+        yield
+    finally:
+        versions.get_package_info = original
+
+
+def _package_info(packages: Iterable[Any]) -> dict[str, str | None]:
+    names = [package if isinstance(package, str) else package[0] for package in packages]
+    found: dict[str, str | None] = {"python": ".".join(map(str, sys.version_info))}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
 async def serve(contact: str) -> None:
     """Run a scheduler until it is told to end.
 
@@ -32,9 +72,10 @@ async def serve(contact: str) -> None:
     """
     from distributed import Scheduler
 
-    async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
-        write_contact(contact, scheduler.address)
-        await scheduler.finished()
+    with quick_versions():
+        async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
+            write_contact(contact, scheduler.address)
+            await scheduler.finished()
 
 
 def write_contact(contact: str, address: str) -> None:

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from coffea_dirac.dirac.start_scheduler import quick_versions
+
 SETTINGS = {
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
@@ -65,18 +67,20 @@ async def serve(options: dict[str, Any]) -> None:
     """Run a worker until the scheduler lets it go or is gone."""
     from distributed import Worker
 
-    async with Worker(
-        wait_for_address(options["contact"], options["timeout_s"]),
-        name=options["name"],
-        nthreads=1,
-        host="127.0.0.1",
-        dashboard=False,
-        dashboard_address="127.0.0.1:0",
-        memory_limit=options["memory_limit"],
-        local_directory=options["session"],
-        death_timeout=options["timeout_s"],
-    ) as worker:
-        await worker.finished()
+    address = wait_for_address(options["contact"], options["timeout_s"])
+    settings = {
+        "name": options["name"],
+        "nthreads": 1,
+        "host": "127.0.0.1",
+        "dashboard": False,
+        "dashboard_address": "127.0.0.1:0",
+        "memory_limit": options["memory_limit"],
+        "local_directory": options["session"],
+        "death_timeout": options["timeout_s"],
+    }
+    with quick_versions():
+        async with Worker(address, **settings) as worker:
+            await worker.finished()
 
 
 def main(file: str) -> None:
