@@ -13,6 +13,7 @@
     |- StoreError               a store cannot be reached, read or written
     |  `- CorruptRecordError    what was read is not what was kept
     |- CodecError               a value that no codec can write                  -> path to the value
+    |  `- PayloadError          bytes that no codec can read
     `- FingerprintError         a value that cannot be fingerprinted             -> path to the value
 
 Siblings differ by what the caller can do.  The stage cache turns the last three branches into "computed, not kept"
@@ -83,6 +84,18 @@ class CodecError(CoffeaDiracError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.path, self.type_name)
+
+
+class PayloadError(CodecError):
+    """A payload cannot be read: it is damaged, of another version, or of a type that is not registered here."""
+
+    def __init__(self, why: str) -> None:
+        self.path = self.type_name = ""
+        self.why = why
+        Exception.__init__(self, f"a payload cannot be read: {why}")
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.why,)
 
 
 class FingerprintError(CoffeaDiracError):

@@ -1,0 +1,186 @@
+"""Histograms of hist and boost-histogram, by the raw fields of their storage.
+
+A serialisation through values and variances, as uhi's, loses the state of Mean and WeightedMean: a bin with one entry
+has no variance, and what is merged with it later has none either.  Here the storage is written as it is in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import boost_histogram as bh
+import hist
+import numpy as np
+
+from coffea_dirac.codecs.tree import (
+    Decoder,
+    Encoder,
+    Node,
+    Reader,
+    Writer,
+    pairs,
+    read_pairs,
+)
+from coffea_dirac.errors import PayloadError
+
+_CLASSES: Mapping[str, type] = {"hist.Hist": hist.Hist, "hist.NamedHist": hist.NamedHist, "bh.Histogram": bh.Histogram}
+_NAMES = {kind: name for name, kind in _CLASSES.items()}
+# Bytes of one bin.
+_STORAGES = {
+    "Double": 8,
+    "Int64": 8,
+    "AtomicInt64": 8,
+    "Unlimited": 8,
+    "Weight": 16,
+    "Mean": 24,
+    "WeightedMean": 32,
+    "MultiCell": 8,
+}
+_AXES = ("Regular", "Variable", "Integer", "IntCategory", "StrCategory", "Boolean")
+_ACCUMULATORS = ("Sum", "WeightedSum", "Mean", "WeightedMean")
+
+
+def writer(kind: type) -> Writer | None:
+    """Return how histograms of a type, and sums of their bins, are written, or None."""
+    if kind in _NAMES:
+        return _write_histogram
+    if any(kind is getattr(bh.accumulators, name) for name in _ACCUMULATORS):
+        return _write_accumulator
+    if any(kind is view for view in _views().values()):
+        return _write_view
+    return None
+
+
+def _write_histogram(encoder: Encoder, value: Any) -> Node:
+    storage = value.storage_type.__name__
+    if storage not in _STORAGES:
+        raise encoder.refuse(value, f"its storage {storage} is not known to this version")
+    axes = [_write_axis(encoder, value, axis) for axis in value.axes]
+    # Looking at an Unlimited storage changes it, so that is done to a copy.
+    seen = value.copy() if storage == "Unlimited" else value
+    view = np.asarray(seen.view(flow=True))
+    cells = np.ascontiguousarray(view.T).reshape(-1)
+    attributes = pairs(encoder, value.__dict__)
+    size = view.shape[0] if storage == "MultiCell" else 1
+    buffer = encoder.buffer(cells.view(np.uint8).data if cells.nbytes else memoryview(b""))
+    return ["hist:histogram", _NAMES[type(value)], storage, size, view.dtype.descr, axes, attributes, buffer]
+
+
+def _read_histogram(decoder: Decoder, args: Sequence[Any]) -> Any:
+    name, storage, size, descr, axes, attributes, number = args
+    made = [_read_axis(decoder, axis) for axis in axes]
+    data = decoder.buffer(number)
+    # Before anything of that size is made.
+    if math.prod(axis.extent for axis in made) * _STORAGES[storage] * size != len(data):
+        raise PayloadError("a histogram has not the size that its axes say")
+    empty = getattr(bh.storage, storage)
+    plain = bh.Histogram(*made, storage=empty(size) if storage == "MultiCell" else empty())
+    view = np.asarray(plain.view(flow=True))
+    if [list(d) for d in view.dtype.descr] != descr:
+        raise PayloadError(f"the storage {storage} has other fields in this version of boost-histogram")
+    if data:
+        view.T.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+    kind: Any = _CLASSES[name]
+    found = kind.__new__(kind)
+    found.__setstate__((0, {**read_pairs(decoder, attributes), "_hist": plain._hist}))
+    return found
+
+
+def _write_axis(encoder: Encoder, value: Any, axis: Any) -> Node:
+    kind = type(axis).__name__
+    module = type(axis).__module__.partition(".")[0]
+    if kind not in _AXES or module not in ("hist", "boost_histogram"):
+        raise encoder.refuse(value, f"its axis {type(axis).__name__} is not known to this version")
+    traits = axis.traits
+    options = [traits.underflow, traits.overflow, traits.growth, traits.circular]
+    return [kind, options, _bounds(encoder, value, axis, kind), *pairs(encoder, axis.__dict__)]
+
+
+def _bounds(encoder: Encoder, value: Any, axis: Any, kind: str) -> Node:
+    if kind == "Regular":
+        # Edges are computed from lowest and width, and those cannot always be had back from the edges, to the bit.
+        lowest, width = map(float, axis._ax.__getstate__()[-2:])
+        numbers = [float(axis.edges[0]), float(axis.edges[-1]), lowest, width]
+        return [_transform(encoder, value, axis.transform), axis.size, *map(encoder.node, numbers)]
+    if kind == "Variable":
+        return encoder.node(np.asarray(axis.edges, dtype=np.float64))
+    if kind == "Integer":
+        return [int(axis.edges[0]), int(axis.edges[-1])] if axis.size else [int(axis._ax.__getstate__()[-1])] * 2
+    return [encoder.node(bin) for bin in axis] if kind != "Boolean" else []
+
+
+def _transform(encoder: Encoder, value: Any, transform: Any) -> Node:
+    if transform is None:
+        return ""
+    if isinstance(transform, bh.axis.transform.Pow):
+        return float(transform.power)
+    for name in ("sqrt", "log"):
+        if transform == getattr(bh.axis.transform, name):
+            return name
+    raise encoder.refuse(value, "its axis has a transform of your own; sqrt, log and Pow can be kept")
+
+
+def _read_axis(decoder: Decoder, node: Sequence[Any]) -> Any:
+    kind, (underflow, overflow, growth, circular), bounds, *metadata = node
+    options = {"underflow": underflow, "overflow": overflow, "growth": growth, "circular": circular}
+    attributes = read_pairs(decoder, metadata)
+    if kind == "Regular":
+        return _read_regular(decoder, bounds, options, attributes)
+    if kind == "Variable":
+        return bh.axis.Variable(decoder.value(bounds), **options, __dict__=attributes)
+    if kind == "Integer":
+        return bh.axis.Integer(*bounds, **options, __dict__=attributes)
+    if kind == "Boolean":
+        return bh.axis.Boolean(__dict__=attributes)
+    if kind not in ("IntCategory", "StrCategory"):
+        raise PayloadError(f"it has an axis {kind!r}, which this version does not know")
+    category = getattr(bh.axis, kind)
+    return category([decoder.value(bin) for bin in bounds], growth=growth, overflow=overflow, __dict__=attributes)
+
+
+def _read_regular(decoder: Decoder, bounds: Sequence[Any], options: dict[str, Any], attributes: dict[Any, Any]) -> Any:
+    transform, size, *numbers = bounds
+    first, last, lowest, width = map(decoder.value, numbers)
+    if isinstance(transform, float):
+        options = {"transform": bh.axis.transform.Pow(transform)}
+    elif transform:
+        options = {"transform": {"sqrt": bh.axis.transform.sqrt, "log": bh.axis.transform.log}[transform]}
+    axis = bh.axis.Regular(size, first, last, **options, __dict__=attributes)
+    state = axis._ax.__getstate__()
+    if state[-2:] != (lowest, width):
+        kind: Any = type(axis._ax)
+        exact = kind.__new__(kind)
+        exact.__setstate__((*state[:-2], lowest, width))
+        axis.__setstate__({"_ax": exact})
+    return axis
+
+
+def _write_accumulator(_: Encoder, value: Any) -> Node:
+    return ["hist:sum", type(value).__name__, [float(x).hex() for x in value.__getstate__()[1:]]]
+
+
+def _read_accumulator(_: Decoder, args: Sequence[Any]) -> Any:
+    name, numbers = args
+    if name not in _ACCUMULATORS:
+        raise PayloadError(f"it has a sum {name!r}, which this version does not know")
+    kind = getattr(bh.accumulators, name)
+    found = kind.__new__(kind)
+    found.__setstate__((0, *map(float.fromhex, numbers)))
+    return found
+
+
+def _views() -> dict[str, type]:
+    return {name: getattr(bh.view, name) for name in ("WeightedSumView", "MeanView", "WeightedMeanView")}
+
+
+def _write_view(encoder: Encoder, value: Any) -> Node:
+    return ["hist:view", type(value).__name__, encoder.node(np.asarray(value))]
+
+
+READERS: Mapping[str, Reader] = {
+    "hist:histogram": _read_histogram,
+    "hist:sum": _read_accumulator,
+    "hist:view": lambda decoder, args: decoder.value(args[1]).view(_views()[args[0]]),
+}

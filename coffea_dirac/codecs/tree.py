@@ -1,0 +1,399 @@
+"""The walk over a result: a small tree in JSON, and beside it the large buffers as they are in memory.
+
+A payload is ``size of the head | head | buffers``, all aligned to eight bytes.  The head is JSON, ``[tree, sizes]``.  In
+the tree None, bool, str, finite floats and integers below 2**63 stand for themselves; everything else is a list that
+begins with the name of its kind.  Equal values of equal types make equal bytes in every process; which kinds exist is
+written here and in the modules of `_GROUPS`, so a payload can name no code to be run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from coffea_dirac.errors import CodecError, ConfigurationError, PayloadError
+
+Node = Any
+"""A value that ``json.dumps`` takes and ``json.loads`` gives back as it was."""
+Writer = Callable[["Encoder", Any], Node]
+Reader = Callable[["Decoder", Sequence[Any]], Any]
+
+CODEC = "tree/1"
+_DEEPEST = 100
+_HEAD = struct.Struct("<Q")
+_ALIGNMENT = 8
+# Where the kinds of a library are described, by the first part of its types' module.
+_GROUPS = {
+    "numpy": "arrays",
+    "awkward": "columns",
+    "hist": "histograms",
+    "boost_histogram": "histograms",
+    "collections": "accumulators",
+    "coffea": "accumulators",
+}
+
+
+class Payload(NamedTuple):
+    """A result as bytes, and the name of the codec that reads them."""
+
+    codec: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class _Own:
+    """How a type of the user's is written."""
+
+    name: str
+    dump: Callable[[Any], Any]
+    load: Callable[[Any], Any]
+
+
+_own_by_type: dict[type, _Own] = {}
+_own_by_name: dict[str, _Own] = {}
+
+
+def register_codec(kind: type, dump: Callable[[Any], Any], load: Callable[[Any], Any], *, version: int = 1) -> None:
+    """Teach the cache to keep results of a type of your own.
+
+    Call it where the type is defined, at the top level of a module that the workers import too.
+
+    Parameters
+    ----------
+    kind : type
+        The type; exactly this one, not its subclasses.
+    dump : callable
+        Takes a value, returns bytes or anything else that can be kept (a dict of arrays, a histogram, ...).
+    load : callable
+        Takes what `dump` returned, returns an equal value.
+    version : int
+        Raise it when `load` no longer understands what an earlier `dump` wrote; what that wrote is then computed again.
+
+    Examples
+    --------
+    >>> import fractions
+    >>> register_codec(fractions.Fraction, lambda f: (f.numerator, f.denominator), lambda t: fractions.Fraction(*t))
+    >>> decode(*encode({"ratio": fractions.Fraction(1, 3)}))
+    {'ratio': Fraction(1, 3)}
+    """
+    if not isinstance(kind, type) or not callable(dump) or not callable(load):
+        raise ConfigurationError("register_codec takes a type and two functions: register_codec(Cutflow, dump, load)")
+    if "<locals>" in kind.__qualname__:
+        raise ConfigurationError(
+            f"{kind.__qualname__} is defined inside a function, where no other process finds it: define it at the top level"
+        )
+    if _built_in(kind) is not None:
+        raise ConfigurationError(f"{_name(kind)} is kept already; register_codec is for other types")
+    own = _Own(f"{_name(kind)}/{version}", dump, load)
+    _own_by_type[kind] = own
+    _own_by_name[own.name] = own
+
+
+def encode(value: Any) -> Payload:
+    """Return a result as bytes.
+
+    Raises
+    ------
+    CodecError
+        If a part of it has no codec; `CodecError.path` says which.
+
+    Examples
+    --------
+    >>> payload = encode({"cutflow": {"all": 10, "4j2b": 3}, "seen": {2, 1}})
+    >>> decode(payload.codec, payload.data)
+    {'cutflow': {'all': 10, '4j2b': 3}, 'seen': {1, 2}}
+    """
+    encoder = Encoder()
+    try:
+        return Payload(CODEC, encoder.finish(encoder.node(value)))
+    except RecursionError:
+        raise encoder.refuse(value, "it is nested too deeply, or contains itself") from None
+
+
+def decode(codec: str, data: bytes) -> Any:
+    """Return the result that `encode` made `data` of.
+
+    Nothing that `data` names is imported or run: it can only ask for the kinds that are built in or registered.
+
+    Raises
+    ------
+    PayloadError
+        If it cannot be read: damaged, of another version, or of a type that is not registered here.
+    """
+    if codec != CODEC:
+        raise PayloadError(f"its codec {codec!r} is not known here; {CODEC!r} is")
+    try:
+        decoder, tree = Decoder.open(data)
+        value = decoder.value(tree)
+        decoder.check_all_used()
+    except PayloadError:
+        raise
+    except Exception as error:
+        # Whatever is wrong with the bytes, and however it shows, the result is the same: they are not used.
+        raise PayloadError(f"{type(error).__name__}: {error}") from error
+    return value
+
+
+@dataclass
+class Encoder:
+    """Makes nodes of values; writers call `node` for what they contain and `buffer` for what is large."""
+
+    _path: list[Any] = field(default_factory=list)
+    _buffers: list[bytes | memoryview] = field(default_factory=list)
+    _sizes: list[int] = field(default_factory=list)
+
+    def node(self, value: Any) -> Node:
+        """Return the node of a value, or raise `CodecError`."""
+        writer = _WRITERS.get(type(value)) or _writer(type(value))
+        if writer is None:
+            raise self.refuse(value)
+        return writer(self, value)
+
+    def item(self, value: Any, step: Any) -> Node:
+        """Return the node of what lies at ``[step]`` of the value in hand."""
+        self._path.append(step)
+        if len(self._path) > _DEEPEST:
+            raise self.refuse(value, f"it lies more than {_DEEPEST} levels deep, or the result contains itself")
+        node = self.node(value)
+        self._path.pop()
+        return node
+
+    def buffer(self, data: bytes | memoryview) -> int:
+        """Put bytes beside the tree and return their number; a memoryview must be of bytes."""
+        self._buffers.append(data)
+        self._sizes.append(len(data))
+        return len(self._sizes) - 1
+
+    def refuse(self, value: Any, hint: str = "") -> CodecError:
+        """Return the error for a value that cannot be written."""
+        steps = "".join(f"[{_short(step)}]" for step in self._path[:_DEEPEST])
+        return CodecError(f"result{steps}", _name(type(value)), hint)
+
+    def finish(self, tree: Node) -> bytes:
+        """Return tree and buffers as one."""
+        text = json.dumps([tree, self._sizes], separators=(",", ":"), allow_nan=False, check_circular=False).encode(
+            "ascii"
+        )
+        parts: list[bytes | memoryview] = [_HEAD.pack(len(text)), text, _padding(len(text))]
+        for data in self._buffers:
+            parts += (data, _padding(len(data)))
+        return b"".join(parts)
+
+
+class Decoder:
+    """Makes values of nodes; readers call `value` for what they contain and `buffer` for what is large."""
+
+    def __init__(self, data: memoryview, sizes: Sequence[int]) -> None:
+        steps = (size + len(_padding(size)) for size in sizes)
+        starts = list(itertools.accumulate(steps, initial=0))
+        if not all(type(size) is int and size >= 0 for size in sizes) or starts[-1] != len(data):
+            raise PayloadError("its buffers have not the size that they should have")
+        self._slices = [data[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+        self._unused = set(range(len(sizes)))
+
+    @classmethod
+    def open(cls, data: bytes) -> tuple[Decoder, Node]:
+        """Return a decoder for the buffers of a payload, and its tree."""
+        size = _HEAD.unpack_from(data)[0]
+        begin = _HEAD.size + size + len(_padding(size))
+        if begin > len(data):
+            raise PayloadError("it is cut off")
+        tree, sizes = json.loads(data[_HEAD.size : _HEAD.size + size])
+        return cls(memoryview(data)[begin:], sizes), tree
+
+    def value(self, node: Node) -> Any:
+        """Return the value of a node."""
+        if not isinstance(node, list):
+            if isinstance(node, dict):
+                raise PayloadError("there is a JSON object in its tree")
+            return node
+        return _reader(node[0])(self, node[1:])
+
+    def buffer(self, number: int) -> memoryview:
+        """Return the bytes that the encoder numbered so; each can be asked for once."""
+        self._unused.remove(number)
+        return self._slices[number]
+
+    def check_all_used(self) -> None:
+        """Refuse a payload that carries more than its tree says."""
+        if self._unused:
+            raise PayloadError("it has buffers that belong to nothing")
+
+
+def _padding(size: int) -> bytes:
+    return b"\0" * (-size % _ALIGNMENT)
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _short(step: Any) -> str:
+    text = repr(step)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _group(library: str) -> Any:
+    """Return the module that describes the kinds of a library, or None."""
+    name = _GROUPS.get(library)
+    return importlib.import_module(f"coffea_dirac.codecs.{name}") if name else None
+
+
+def _built_in(kind: type) -> Writer | None:
+    if kind in _WRITERS:
+        return _WRITERS[kind]
+    # Subclasses that a library makes as it runs (awkward's arrays with behavior) live in other modules than it.
+    for library in dict.fromkeys(base.__module__.partition(".")[0] for base in kind.__mro__):
+        group = _group(library)
+        writer: Writer | None = group.writer(kind) if group else None
+        if writer is not None:
+            return writer
+    return None
+
+
+def _writer(kind: type) -> Writer | None:
+    own = _own_by_type.get(kind)
+    if own is None:
+        return _built_in(kind)
+    return lambda encoder, value: ["own", own.name, encoder.node(own.dump(value))]
+
+
+def _reader(tag: str) -> Reader:
+    reader = _READERS.get(tag)
+    if reader is None:
+        group = _group(tag.partition(":")[0])
+        reader = group.READERS.get(tag) if group else None
+    if reader is None:
+        raise PayloadError(f"it has a part of kind {tag!r}, which this version does not know")
+    return reader
+
+
+def _read_own(decoder: Decoder, args: Sequence[Any]) -> Any:
+    name, tree = args
+    own = _own_by_name.get(name)
+    if own is None:
+        kind, _, version = name.partition("/")
+        raise PayloadError(
+            f"it has a part of type {kind} in version {version}, which no codec here reads: import the module that calls "
+            f"register_codec({kind.rpartition('.')[2]}, ...)"
+        )
+    return own.load(decoder.value(tree))
+
+
+# ------------------------------------------------------------------------------------------- plain values
+
+
+def _write_itself(_: Encoder, value: Any) -> Node:
+    return value
+
+
+def _write_int(_: Encoder, value: int) -> Node:
+    return value if -(1 << 63) <= value < 1 << 63 else ["int", hex(value)]
+
+
+def _write_float(_: Encoder, value: float) -> Node:
+    # JSON has no word for infinities, and none for the bits of a NaN.
+    return value if value - value == 0.0 else ["float", struct.pack("<d", value).hex()]
+
+
+def _write_complex(encoder: Encoder, value: complex) -> Node:
+    return ["complex", _write_float(encoder, value.real), _write_float(encoder, value.imag)]
+
+
+def _write_str(_: Encoder, value: str) -> Node:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            # JSON would join two surrogates into one character.
+            return ["str", value.encode("utf-8", "surrogatepass").hex()]
+    return value
+
+
+def _write_bytes(encoder: Encoder, value: bytes | bytearray) -> Node:
+    return [type(value).__name__, encoder.buffer(bytes(value))]
+
+
+def _write_sequence(encoder: Encoder, value: Sequence[Any]) -> Node:
+    return [type(value).__name__, *sequence(encoder, value)]
+
+
+def _write_set(encoder: Encoder, value: set[Any] | frozenset[Any]) -> Node:
+    return [type(value).__name__, *members(encoder, value)]
+
+
+def _write_dict(encoder: Encoder, value: dict[Any, Any]) -> Node:
+    return ["dict", *pairs(encoder, value)]
+
+
+def sequence(encoder: Encoder, value: Sequence[Any]) -> list[Node]:
+    """Return the nodes of the items of a sequence."""
+    return [encoder.item(item, i) for i, item in enumerate(value)]
+
+
+def pairs(encoder: Encoder, value: Mapping[Any, Any]) -> list[Node]:
+    """Return the nodes of keys and values in turn, in their order."""
+    nodes: list[Node] = []
+    for key, item in value.items():
+        nodes += (encoder.item(key, key), encoder.item(item, key))
+    return nodes
+
+
+def members(encoder: Encoder, value: set[Any] | frozenset[Any]) -> list[Node]:
+    """Return the nodes of the members of a set, in the order of their bytes: sets differ in order between processes."""
+
+    def alone(member: Any) -> bytes:
+        other = Encoder(_path=[*encoder._path])
+        return other.finish(other.item(member, member))
+
+    return [encoder.item(member, member) for member in sorted(value, key=alone)]
+
+
+def read_pairs(decoder: Decoder, nodes: Sequence[Any]) -> dict[Any, Any]:
+    """Return what `pairs` made nodes of."""
+    values = iter(nodes)
+    found = {decoder.value(key): decoder.value(item) for key, item in zip(values, values, strict=True)}
+    if 2 * len(found) != len(nodes):
+        raise PayloadError("a key comes twice in one of its dicts")
+    return found
+
+
+def read_sequence(decoder: Decoder, nodes: Sequence[Any]) -> list[Any]:
+    """Return what `sequence` or `members` made nodes of."""
+    return [decoder.value(node) for node in nodes]
+
+
+_WRITERS: Mapping[type, Writer] = {
+    type(None): _write_itself,
+    bool: _write_itself,
+    int: _write_int,
+    float: _write_float,
+    complex: _write_complex,
+    str: _write_str,
+    bytes: _write_bytes,
+    bytearray: _write_bytes,
+    list: _write_sequence,
+    tuple: _write_sequence,
+    set: _write_set,
+    frozenset: _write_set,
+    dict: _write_dict,
+}
+_READERS: Mapping[str, Reader] = {
+    "int": lambda _, args: int(args[0], 16),
+    "float": lambda _, args: struct.unpack("<d", bytes.fromhex(args[0]))[0],
+    "complex": lambda decoder, args: complex(decoder.value(args[0]), decoder.value(args[1])),
+    "str": lambda _, args: bytes.fromhex(args[0]).decode("utf-8", "surrogatepass"),
+    "bytes": lambda decoder, args: bytes(decoder.buffer(args[0])),
+    "bytearray": lambda decoder, args: bytearray(decoder.buffer(args[0])),
+    "list": read_sequence,
+    "tuple": lambda decoder, args: tuple(read_sequence(decoder, args)),
+    "set": lambda decoder, args: set(read_sequence(decoder, args)),
+    "frozenset": lambda decoder, args: frozenset(read_sequence(decoder, args)),
+    "dict": read_pairs,
+    "own": _read_own,
+}
