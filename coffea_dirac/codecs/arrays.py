@@ -75,12 +75,10 @@ def _copy_fields(source: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> 
         _copy_fields(source[name], target[name])
 
 
-def _spell(encoder: Encoder, value: Any, dtype: np.dtype[Any]) -> Node:
+def _spell(encoder: Encoder, value: Any, dtype: np.dtype[Any], *, inside: bool = False) -> Node:
     """Return a dtype as JSON: its name, or for structures their fields."""
-    if dtype.metadata or dtype.hasobject:
-        raise encoder.refuse(
-            value, f"its dtype {dtype} has objects inside or metadata; make plain arrays of its fields"
-        )
+    if dtype.metadata or dtype.hasobject or (inside and dtype.type in _LONG):
+        raise encoder.refuse(value, f"of its dtype the part {dtype} cannot be kept; make plain arrays of its fields")
     if dtype.subdtype is not None:
         return ["array", _spell(encoder, value, dtype.subdtype[0], inside=True), list(dtype.subdtype[1])]
     if dtype.names is not None:
