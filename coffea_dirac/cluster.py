@@ -15,9 +15,9 @@ from typing import Any, Self, cast
 
 from distributed import Status
 from distributed.core import rpc
-from distributed.deploy import Cluster
+from distributed.deploy.cluster import Cluster
 
-from coffea_dirac.dirac.cluster_jobs import IMPORTS, Budget, ClusterJobs
+from coffea_dirac.dirac.cluster_jobs import DEFAULT_BUDGET, IMPORTS, Budget, ClusterJobs
 from coffea_dirac.embedded import default_client, default_worker_count
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.interfaces import JobService
@@ -29,7 +29,7 @@ __all__ = ["DiracCluster", "default_client", "default_worker_count"]
 CHECK_S = 0.2
 
 
-class DiracCluster(Cluster):  # type: ignore[misc]  # distributed's Cluster is untyped
+class DiracCluster(Cluster):
     """A dask cluster whose workers are jobs of one thread each.
 
     Nothing is started before `start`, the first use as a context manager, or the first ``Client(cluster)``.
@@ -57,6 +57,9 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed's Cluster is u
     6
     """
 
+    scheduler_comm: Any
+    loop: Any
+
     def __init__(
         self,
         workers: int | None = None,
@@ -64,7 +67,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed's Cluster is u
         service: JobService | None = None,
         imports: Sequence[str] = IMPORTS,
         memory_limit: int = 0,
-        budget: Budget = Budget(),
+        budget: Budget = DEFAULT_BUDGET,
         jobs: ClusterJobs | None = None,
     ) -> None:
         super().__init__(quiet=True)

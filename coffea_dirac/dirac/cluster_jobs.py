@@ -53,6 +53,9 @@ class Budget:
     start_timeout_s: float = 120.0
 
 
+DEFAULT_BUDGET = Budget()
+
+
 @dataclass(slots=True)
 class _WorkerJob:
     job_id: str
@@ -92,7 +95,7 @@ class ClusterJobs:
         service: JobService | None = None,
         imports: Sequence[str] = IMPORTS,
         memory_limit: int = 0,
-        budget: Budget = Budget(),
+        budget: Budget = DEFAULT_BUDGET,
     ) -> None:
         if workers < 1:
             raise ConfigurationError(f"A cluster needs at least one worker, not workers={workers}; try workers=2.")

@@ -40,8 +40,9 @@ def quick_versions() -> Iterator[None]:
     >>> packages["distributed"] == distributed.__version__
     True
     """
-    from distributed import versions
+    import distributed.versions
 
+    versions: Any = distributed.versions
     original = versions.get_package_info
     if hasattr(versions, "version_of_package"):
         versions.get_package_info = _package_info
