@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,3 +97,16 @@ def _unpack(processor: Any) -> Any:
     if isinstance(processor, bytes):
         return cloudpickle.loads(lz4.frame.decompress(processor))
     return processor
+
+
+def item_metadata(item: Any) -> dict[str, Any]:
+    """Return the metadata that coffea gives to ``process`` for a work item."""
+    return {
+        "dataset": item.dataset,
+        "filename": item.filename,
+        "treename": item.treename,
+        "entrystart": item.entrystart,
+        "entrystop": item.entrystop,
+        "fileuuid": str(uuid.UUID(bytes=item.fileuuid)) if len(item.fileuuid) > 0 else "",
+        **(item.usermeta or {}),
+    }

@@ -18,7 +18,7 @@ from typing import Any
 
 from coffea_dirac import codecs
 from coffea_dirac.cache import CacheWarning, StageCache, choose, item_key
-from coffea_dirac.calls import Call, ProcessingCall
+from coffea_dirac.calls import Call, ProcessingCall, item_metadata
 from coffea_dirac.discovery import Checker, counts, metadata_digest
 from coffea_dirac.dispatch import Pending
 from coffea_dirac.errors import FingerprintError, InputError
@@ -256,21 +256,6 @@ def _metadata_of(item: Any) -> Callable[[str], str]:
             return "unfingerprintable"
 
     return digest
-
-
-def item_metadata(item: Any) -> dict[str, Any]:
-    """Return the metadata that coffea gives to ``process`` for a work item."""
-    import uuid
-
-    return {
-        "dataset": item.dataset,
-        "filename": item.filename,
-        "treename": item.treename,
-        "entrystart": item.entrystart,
-        "entrystop": item.entrystop,
-        "fileuuid": str(uuid.UUID(bytes=item.fileuuid)) if len(item.fileuuid) > 0 else "",
-        **(item.usermeta or {}),
-    }
 
 
 # ----------------------------------------------------------------------------------------------------------- computing

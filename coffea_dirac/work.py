@@ -21,11 +21,12 @@ import cloudpickle
 from coffea.processor import ProcessorABC
 
 from coffea_dirac import codecs, packs
-from coffea_dirac.calls import ProcessingCall
+from coffea_dirac.calls import ProcessingCall, item_metadata
 from coffea_dirac.discovery import RecordingMetadata, Window, digest_path, recording
 from coffea_dirac.errors import CodecError, CodeMismatchError, StoreError
 from coffea_dirac.fingerprint import describe
 from coffea_dirac.interfaces import Discovered, Json, Record, Row, Store
+from coffea_dirac.reading import Reader, is_known
 
 PACK_SECONDS = 0.3
 RETRY_PAUSE_S = 0.5
@@ -172,11 +173,12 @@ def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) ->
     task = _tasks.get(blob)
     shelf = _Shelf(task, name)
     receipts: list[Receipt] = []
-    for position, item, key in items:
-        receipt = shelf.find(position, key) or _process(task, shelf, position, item, key)
-        receipts.append(receipt)
-        if receipt.error is not None:
-            break
+    with Reader(task.call) as reader:
+        for position, item, key in items:
+            receipt = shelf.find(position, key) or _process(task, shelf, reader, position, item, key)
+            receipts.append(receipt)
+            if receipt.error is not None:
+                break
     return shelf.close(receipts)
 
 
@@ -245,8 +247,7 @@ class _Recorded(ProcessorABC):  # type: ignore[misc]
         self._inner, self._window = inner, window
 
     def process(self, events: Any) -> Any:
-        layout = events.layout
-        layout._parameters["metadata"] = RecordingMetadata(events.metadata or {}, self._window)
+        events.layout._parameters["metadata"] = RecordingMetadata(events.metadata or {}, self._window)
         with recording(self._window):
             return self._inner.process(events) if isinstance(self._inner, ProcessorABC) else self._inner(events)
 
@@ -254,11 +255,11 @@ class _Recorded(ProcessorABC):  # type: ignore[misc]
         return accumulator
 
 
-def _process(task: Task, shelf: _Shelf, position: int, item: Any, key: str) -> Receipt:
+def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any, key: str) -> Receipt:
     started = time.perf_counter()
     window = Window(_ignored(task, item))
     try:
-        result = _attempt(task, item, window)
+        result = _attempt(task, reader, item, window)
     except Exception as error:  # noqa: BLE001 - reported with its place; the submitter raises it
         skip = task.call.skipbadfiles and not task.call.use_result_type
         if skip and any(isinstance(e, task.call.skipbadfiles) for e in chain(error)):
@@ -275,25 +276,30 @@ def _ignored(task: Task, item: Any) -> list[str]:
     return [item.filename.removeprefix("file://"), *([url.removeprefix("file://")] if url else [])]
 
 
-def _attempt(task: Task, item: Any, window: Window) -> dict[str, Any]:
-    from coffea.processor import Runner
-
-    arguments = {**task.call.arguments, "savemetrics": True, "use_dataframes": False}
+def _attempt(task: Task, reader: Reader, item: Any, window: Window) -> dict[str, Any]:
     processor = _Recorded(task.call.processor, window)
-    found: dict[str, Any] = with_retries(
-        lambda: Runner._work_function(**arguments, item=item, processor_instance=processor), task.io_retries
-    )
+
+    def once() -> Any:
+        if is_known(task.call):
+            return reader.run(item, processor.process, item_metadata(item))
+        from coffea.processor import Runner
+
+        arguments = {**task.call.arguments, "savemetrics": True, "use_dataframes": False}
+        return Runner._work_function(**arguments, item=item, processor_instance=processor)
+
+    found: dict[str, Any] = with_retries(once, task.io_retries, reader.close)
     return found
 
 
-def with_retries(step: Callable[[], Any], io_retries: int) -> Any:
-    """Return what `step` returns, with further attempts after errors of reading that may pass."""
+def with_retries(step: Callable[[], Any], io_retries: int, reset: Callable[[], None] = lambda: None) -> Any:
+    """Return what `step` returns, with further attempts, after a `reset`, after errors of reading that may pass."""
     for n in range(io_retries):
         try:
             return step()
         except Exception as error:
             if not is_io_error(error):
                 raise
+            reset()
             time.sleep(RETRY_PAUSE_S * 2**n)
     return step()
 

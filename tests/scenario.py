@@ -87,7 +87,8 @@ def main():
 
 
 {after}
-main()
+if __name__ == "__main__":
+    main()
 """
 
 _seeds = itertools.count(1)

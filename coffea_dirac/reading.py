@@ -1,0 +1,127 @@
+"""One open file for a whole bundle: our own form of ``Runner._work_function`` for the layout we know.
+
+coffea opens the file anew for each work item, which for many small items costs as much as the work.  `Reader` opens it once
+and hands the same events to the processor; a layout it does not know goes to coffea's function, item by item.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+from coffea_dirac.calls import ProcessingCall
+
+
+class Reader:
+    """Gives the work items of one file to a processor, opening the file at the first.
+
+    Parameters
+    ----------
+    call : ProcessingCall
+        Format, schema and reader options.
+    """
+
+    def __init__(self, call: ProcessingCall) -> None:
+        self._call = call
+        self._file: Any = None
+        self._name = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; the next work item opens it again."""
+        file, self._file, self._name = self._file, None, ""
+        if file is not None:
+            file.close()
+
+    def run(self, item: Any, process: Callable[[Any], Any], metadata: dict[str, Any]) -> dict[str, Any]:
+        """Return ``{"out": .., "metrics": ..}`` for one work item.
+
+        Parameters
+        ----------
+        process : callable
+            events -> result.
+        metadata : dict
+            What `process` finds as ``events.metadata``.
+
+        Raises
+        ------
+        Exception
+            "Failed to open file", "Failed creating nanoevents" or "Failed processing file", as coffea says it, from the
+            original error.
+        """
+        file = self._opened(item)
+        before, columns = file.file.source.num_requested_bytes, []
+        try:
+            events = self._events(file, item, metadata, columns)
+        except Exception as error:
+            raise RuntimeError(f"Failed creating nanoevents: {item!r}. The error was: {error!r}.") from error
+        started = time.perf_counter()
+        try:
+            out = process(events)
+        except Exception as error:
+            raise RuntimeError(f"Failed processing file: {item!r}. The error was: {error!r}.") from error
+        if out is None:
+            raise ValueError("process() returned None: it must return what shall be merged, for example a dict of histograms")
+        metrics = {
+            "bytesread": file.file.source.num_requested_bytes - before,
+            "columns": _column_names(columns),
+            "entries": len(events),
+            "processtime": time.perf_counter() - started,
+        }
+        return {"out": out, "metrics": metrics}
+
+    def _opened(self, item: Any) -> Any:
+        import uproot
+
+        if self._name != item.filename:
+            self.close()
+            try:
+                self._file = uproot.open({item.filename: None}, **self._call.uproot_options)
+            except Exception as error:
+                raise RuntimeError(f"Failed to open file: {item!r}. The error was: {error!r}.") from error
+            self._name = item.filename
+        return self._file
+
+    def _events(self, file: Any, item: Any, metadata: dict[str, Any], columns: list[Any]) -> Any:
+        from coffea.nanoevents import NanoEventsFactory
+
+        arguments = self._call.arguments
+        return NanoEventsFactory.from_root(
+            file=file,
+            treepath=item.treename,
+            schemaclass=arguments["schema"],
+            metadata=metadata,
+            access_log=columns,
+            mode="virtual",
+            entry_start=item.entrystart,
+            entry_stop=item.entrystop,
+            iteritems_options=arguments.get("iteritems_options") or {},
+            **({"preload": item.preload} if getattr(item, "preload", None) is not None else {}),
+            buffer_cache=arguments["cache_function"](),
+        ).events()
+
+
+def is_known(call: ProcessingCall) -> bool:
+    """Whether `Reader` can take the place of coffea's own function for this call."""
+    from coffea.nanoevents.schemas import BaseSchema
+
+    schema = call.arguments.get("schema")
+    return (
+        call.file_format == "root"
+        and isinstance(schema, type)
+        and issubclass(schema, BaseSchema)
+        and call.arguments.get("checkpointer") is None
+        and callable(call.arguments.get("cache_function"))
+    )
+
+
+def _column_names(columns: list[Any]) -> set[str]:
+    from coffea.nanoevents.util import key_to_tuple
+
+    return {f"{c.branch}-{key_to_tuple(c.buffer_key)[3]}" for c in columns}
