@@ -1,0 +1,53 @@
+# The targets that people type; `make help` lists them.
+PYTHON ?= python3
+export PYTHON
+RUN := .venv/bin/python
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long test-stack-e lint docs bench lock clean
+
+help: ## Say what can be made
+	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: ## Set up .venv and run the AGC ttbar analysis three times: cold, warm, edited
+	@# After `make test` the environment holds all that the demo needs, in the same versions.
+	@grep -q test.lock .venv/.set-up-from 2>/dev/null && scripts/set-up .venv requirements/test.lock || scripts/set-up .venv requirements/demo.lock
+	@$(RUN) -m agc_example.demo
+
+test: ## Set up .venv and pass the tests on both stacks, ruff, mypy and import-linter
+	@scripts/set-up .venv requirements/test.lock
+	@$(MAKE) --no-print-directory lint
+	@echo "test: stack A (coffea with dask-awkward), everything"
+	@$(RUN) -m pytest -q -n $(JOBS) --dist loadfile -m "not long"
+	@$(MAKE) --no-print-directory test-stack-e
+
+test-stack-e: ## The core tests with the newest dask and without dask-awkward
+	@scripts/set-up .venv-stack-e requirements/stack-e.lock
+	@echo "test: stack E (newest dask, no dask-awkward), core"
+	@.venv-stack-e/bin/python -m pytest -q -n $(JOBS) --dist loadfile -m "core and not long" tests
+
+test-long: ## Races, drills and foreign suites
+	@scripts/set-up .venv requirements/test.lock
+	@$(RUN) -m pytest -q -m long
+
+lint: ## ruff, mypy, import-linter
+	@scripts/set-up .venv requirements/test.lock
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+
+docs: ## Build the documentation into site/
+	@scripts/set-up .venv-docs requirements/docs.lock
+	@.venv-docs/bin/mkdocs build --strict --quiet && echo "docs: open site/index.html"
+
+bench: ## Measure speed, paired with named peers, and write docs/reference/benchmarks.md
+	@scripts/set-up .venv requirements/test.lock
+	@$(RUN) -m benchmarks
+
+lock: ## Renew the locks in requirements/ (needs uv)
+	scripts/lock
+
+clean: ## Remove what was set up and made
+	rm -rf .venv .venv-stack-e .venv-docs site agc_example/output .mypy_cache .ruff_cache .pytest_cache .hypothesis
