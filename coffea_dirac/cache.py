@@ -1,6 +1,7 @@
 """The stage cache: look up, load, keep, explain.
 
-`StageCache` is the policy over a store.  A broken store never stops or changes an analysis: the first failure becomes one
+`StageCache` is the policy over a store.  A broken store never stops or changes an analysis: the first failure becomes
+one
 warning, and from then on results of that run are computed and not kept.
 """
 
@@ -29,7 +30,7 @@ class CacheWarning(UserWarning):
 
 
 def default_cache() -> StageCache | None:
-    """Return the cache of this user: ``COFFEA_DIRAC_CACHE`` (a path, or ``off``), else one in the user's cache directory."""
+    """Return this user's cache: where ``COFFEA_DIRAC_CACHE`` says (a path, or ``off``), else in the cache directory."""
     named = os.environ.get(ENVIRONMENT_VARIABLE, "")
     if named.lower() == "off":
         return None
@@ -74,7 +75,7 @@ class StageCache:
         return self._problem
 
     def begin(self) -> str:
-        """Open a session and return its name, empty if the store cannot be written; what is in the store is read anew."""
+        """Read what is in the store and open a session; return its name, empty if the store cannot be written."""
         self._problem, self._rows, self._session = "", [], ""
         self._index = None
         self._guard(self._refresh)
@@ -107,7 +108,11 @@ class StageCache:
         """Note that the store has failed: one warning, and nothing more is kept in this run."""
         if not self._problem:
             self._problem = why
-            warnings.warn(f"{self!r} is out of use for this run: {why} Results are computed and not kept.", CacheWarning, stacklevel=3)
+            warnings.warn(
+                f"{self!r} is out of use for this run: {why} Results are computed and not kept.",
+                CacheWarning,
+                stacklevel=3,
+            )
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:
@@ -126,13 +131,15 @@ class StageCache:
         return found
 
     def read(self, rows: Sequence[Row]) -> dict[Row, bytes]:
-        """Return the verified payloads of `rows`; one whose record is missing or damaged is left out, with a warning."""
+        """Return the verified payloads of `rows`; a missing or damaged record is left out, with a warning."""
         found: dict[Row, bytes] = {}
 
         def step() -> None:
             for row, payload in packs.read(self.store, rows).items():
                 if isinstance(payload, CorruptRecordError):
-                    warnings.warn(f"a record of {self!r} is unreadable and computed again: {payload}", CacheWarning, stacklevel=4)
+                    warnings.warn(
+                        f"a record of {self!r} is unreadable and computed again: {payload}", CacheWarning, stacklevel=4
+                    )
                 else:
                     found[row] = payload
 
@@ -146,7 +153,9 @@ class StageCache:
             try:
                 results[row] = codecs.decode(row.codec, payload)
             except CodecError as error:
-                warnings.warn(f"a record of {self!r} cannot be decoded and is computed again: {error}", CacheWarning, stacklevel=2)
+                warnings.warn(
+                    f"a record of {self!r} cannot be decoded and is computed again: {error}", CacheWarning, stacklevel=2
+                )
         return results
 
     def noted(self, rows: Iterable[Row]) -> None:
@@ -160,7 +169,7 @@ class StageCache:
                 self._guard(lambda: index.gather(session, self._rows))
 
     def keep(self, records: Sequence[Record]) -> list[Row]:
-        """Write records from this process as one pack; return where they lie, nothing if the store cannot be written."""
+        """Write records as one pack; return where they lie, nothing if the store cannot be written."""
         if not self._session or self._problem or not records:
             return []
         rows: list[Row] = []
@@ -183,12 +192,14 @@ class StageCache:
         if any(row.info.get("template") == digest for row in self.look_up([key]).get(key, ())):
             return
         payload = codecs.encode(tree)
-        self.keep([Record(key, payload.data, payload.codec, info={"template": digest, "created_s": round(time.time(), 3)})])
+        self.keep(
+            [Record(key, payload.data, payload.codec, info={"template": digest, "created_s": round(time.time(), 3)})]
+        )
 
     def why_new(self, stage: str, digest: str, tree: Json) -> Mapping[str, Json]:
         """Return why a template has no records: how it differs from the one used last for the same stage."""
         key = template_key(stage)
-        rows = [row for row in self.look_up([key]).get(key, ())]
+        rows = self.look_up([key]).get(key, [])
         if any(row.info.get("template") == digest for row in rows):
             return {"reason": "new input"}
         if not rows:
@@ -201,7 +212,10 @@ class StageCache:
         texts = [change.text for change in changes]
         kinds = {change.kind for change in changes}
         reason = f"new {kinds.pop()}" if len(kinds) == 1 else "new code"
-        return {"reason": reason, "where": "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")}
+        return {
+            "reason": reason,
+            "where": "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else ""),
+        }
 
 
 def template_key(stage: str) -> str:

@@ -1,6 +1,7 @@
 """What coffea's Runner hands to an executor, taken apart.
 
-The Runner passes nested partials.  `parse` recognises the two it makes (reading file metadata, processing a work item) by
+The Runner passes nested partials.  `parse` recognises the two it makes (reading file metadata, processing a work
+item) by
 the functions in them and by the parameters these have in the coffea that is installed; anything else is None.
 """
 
@@ -39,17 +40,19 @@ class Call:
 
 @dataclass(frozen=True)
 class ProcessingCall(Call):
-    """Processing of work items; `arguments` are those of ``Runner._work_function`` but for the item and the processor."""
+    """Processing of work items; `arguments` are those of ``Runner._work_function``, item and processor apart."""
 
     processor: Any = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
     @property
     def file_format(self) -> str:
+        """``"root"`` or ``"parquet"``."""
         return str(self.arguments["format"])
 
     @property
     def uproot_options(self) -> dict[str, Any]:
+        """Options of ``uproot.open``, the Runner's timeout among them."""
         options = dict(self.arguments.get("uproot_options") or {})
         options.setdefault("timeout", self.arguments.get("xrootdtimeout"))
         return options

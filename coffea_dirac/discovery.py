@@ -1,6 +1,7 @@
 """What user code reads from outside while it runs: metadata keys and files.
 
-A `Window` is open while a work item is processed.  Metadata reads come from `RecordingMetadata`, file opens from one audit
+A `Window` is open while a work item is processed.  Metadata reads come from `RecordingMetadata`, file opens from one
+audit
 hook, installed at the first window and silent outside of them.  What a window saw is kept in the record and checked at
 the next look-up (`check`), as a compiler cache's manifests are: same values, same contents, a hit.
 """
@@ -26,7 +27,9 @@ from coffea_dirac.interfaces import Discovered, Json
 ABSENT = "absent"
 _SYSTEM = ("/proc/", "/dev/", "/sys/")
 # Readers of source code: what they open is the code itself (already in the fingerprint) or a message about it.
-_CODE_READERS = frozenset({"importlib._bootstrap_external", "importlib._bootstrap", "linecache", "tokenize", "zipimport"})
+_CODE_READERS = frozenset(
+    {"importlib._bootstrap_external", "importlib._bootstrap", "linecache", "tokenize", "zipimport"}
+)
 _window: ContextVar[Window | None] = ContextVar("coffea_dirac_window", default=None)
 
 
@@ -232,7 +235,8 @@ class _Hook:
         here = _window.get()
         if here is not None:
             return [here]
-        # A thread that the user's code started has no window of its own: it counts for every open one that it is younger than.
+        # A thread that the user's code started has no window of its own: it counts for every open one that it is
+        # younger than.
         me = threading.get_ident()
         return [window for window, threads in list(self._open.values()) if me not in threads and not _is_own_thread()]
 
@@ -298,7 +302,13 @@ def package_roots() -> tuple[str, ...]:
     global _package_roots
     if not _package_roots:
         named = [sysconfig.get_path(k) for k in ("stdlib", "platstdlib", "purelib", "platlib")]
-        named += [sys.prefix, sys.base_prefix, site.getusersitepackages(), *site.getsitepackages(), str(Path(__file__).parent)]
+        named += [
+            sys.prefix,
+            sys.base_prefix,
+            site.getusersitepackages(),
+            *site.getsitepackages(),
+            str(Path(__file__).parent),
+        ]
         # A prefix of / or /usr would swallow the user's own files: only real package directories count then.
         found = {os.path.realpath(p) for p in named if p}
         _package_roots = tuple(sorted(p for p in found if p.count("/") > 1 or p not in ("/", "/usr")))
@@ -333,9 +343,7 @@ class Checker:
             self._files[name] = digest_path(name)
         return self._files[name]
 
-    def first_change(
-        self, inputs: Iterable[Discovered], metadata: Callable[[str], str]
-    ) -> Mapping[str, Json] | None:
+    def first_change(self, inputs: Iterable[Discovered], metadata: Callable[[str], str]) -> Mapping[str, Json] | None:
         """Return what changed first among `inputs` as a reason, or None if nothing did."""
         for kind, name, digest in inputs:
             if kind == "written":

@@ -13,8 +13,10 @@ from coffea_dirac.cache import StageCache, default_cache
 from coffea_dirac.calls import ProcessingCall, parse
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.identity import IdentityMemo
+from coffea_dirac.other_calls import process_plain, read_metadata
+from coffea_dirac.plan import Run
 from coffea_dirac.report import Report
-from coffea_dirac.run import Run, process, process_plain, read_metadata
+from coffea_dirac.run import process
 from coffea_dirac.workers import Workers
 
 _DEFAULT = "default"
@@ -22,7 +24,7 @@ _DEFAULT = "default"
 
 @dataclass
 class Holder:
-    """What outlives one call and coffea's ``copy()``: shared by all copies of an executor, changed in place, never rebound."""
+    """What outlives one call and is shared by an executor's copies: changed in place, never rebound."""
 
     workers: Workers
     memo: IdentityMemo = field(default_factory=IdentityMemo)
@@ -75,13 +77,15 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
     holder: Holder | None = field(default=None, repr=False)
 
     def __new__(cls, *args: Any, **options: Any) -> DiracExecutor:
+        """Refuse options that do not exist, naming the one that was probably meant."""
         known = [f.name for f in fields(cls)]
         for name in options:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"did you mean {near[0]}=...?" if near else f"the options are {', '.join(known)}"
                 raise ConfigurationError(f"DiracExecutor has no option {name!r}: {hint}")
-        return super().__new__(cls)
+        new: DiracExecutor = super().__new__(cls)
+        return new
 
     def __post_init__(self) -> None:
         if self.client is not None and self.cluster is not None:
@@ -89,7 +93,9 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
         if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
             raise ConfigurationError(f"workers is {self.workers!r}: it is a number of processes, as in workers=4")
         if not isinstance(self.io_retries, int) or self.io_retries < 0:
-            raise ConfigurationError(f"io_retries is {self.io_retries!r}: it is a number of further attempts, as in io_retries=2")
+            raise ConfigurationError(
+                f"io_retries is {self.io_retries!r}: it is a number of further attempts, as in io_retries=2"
+            )
         if isinstance(self.cache, str) and self.cache == _DEFAULT:
             self.cache = default_cache()
         elif self.cache is not None and not isinstance(self.cache, StageCache):
@@ -142,4 +148,3 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
         if self.function_name == "get_metadata":
             return read_metadata(run, call, found, accumulator, holder.skipped), 0
         return process_plain(run, call, found, accumulator), 0
-

@@ -1,7 +1,9 @@
 """Which data a file holds: the identity of an input file, read from the file itself.
 
-The UUID of a ROOT file survives an update in place and may be zero, and coffea's "uuid" of a parquet file is a digest of
-its name, so neither is trusted alone.  An identity covers the size, the list of keys, the header of the tree (which holds
+The UUID of a ROOT file survives an update in place and may be zero, and coffea's "uuid" of a parquet file is a digest "
+"of
+its name, so neither is trusted alone.  An identity covers the size, the list of keys, the header of the tree (which
+holds
 the entries and where every basket lies) and, for files of this machine, the bytes: all of them up to
 `WHOLE_BYTES`, a regular sample above.
 """
@@ -16,7 +18,8 @@ from typing import Any, NamedTuple
 
 WHOLE_BYTES = 64 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 256, 4096
-# A file changed within the resolution of its time stamps could change again unseen: as git does, such a stat is not trusted.
+# A file changed within the resolution of its time stamps could change again unseen: as git does, such a stat is not
+# trusted.
 _RACY_NS = 50_000_000
 
 
@@ -124,7 +127,7 @@ def _root_parts(file: Any, treename: str) -> list[bytes]:
     """Return what identifies a ROOT file without reading its baskets: UUID, end, keys, and the tree's own bytes."""
     reader = file.file
     parts = [reader.uuid.bytes, str(reader.fEND).encode()]
-    directory, _, name = treename.rpartition("/")
+    directory, _, _ = treename.rpartition("/")
     for key in _keys_of(file[directory] if directory else file):
         parts.append(repr((key.fName, key.fClassName, key.fCycle, key.fSeekKey, key.fNbytes, key.fObjlen)).encode())
     key = file.key(treename)

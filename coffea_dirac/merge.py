@@ -1,7 +1,8 @@
 """Partial results -> one, as a tree whose shape depends on the set of leaves only.
 
 Leaves are in fileset order.  The levels are work item -> file -> dataset -> run; inside a level, groups end at
-content-defined places: after a child whose digest is 0 modulo `MODULUS`, at most `WIDEST` children.  So adding or removing
+content-defined places: after a child whose digest is 0 modulo `MODULUS`, at most `WIDEST` children.  So adding or
+removing
 a file changes one path of the tree, and the order in which results arrive changes nothing: floating-point sums are made
 in the same order each time.
 """
@@ -91,7 +92,8 @@ def fold(node: Node, load: Callable[[int], Any]) -> Any:
     node : Node
         What `tree` returned.
     load : callable
-        Position -> a result that may be changed; called once for each leaf, from left to right, so that one leaf and one
+        Position -> a result that may be changed; called once for each leaf, from left to right, so that one leaf and
+        one
         partial sum for each level are in memory at a time.
 
     Raises

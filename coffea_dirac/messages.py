@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def read_error(item: Any, error: Exception) -> InputError:
     """Return the error for a file whose metadata cannot be read."""
     return InputError(
-        f"cannot read tree {item.treename!r} of {item.filename} (dataset {item.dataset!r}): {_first(error)}. {_advice(error)} "
+        f"cannot read tree {item.treename!r} of {item.filename} (dataset {item.dataset!r}): {_first(error)}. "
+        f"{_advice(error)} "
         "Nothing has been processed; Runner(skipbadfiles=True) leaves unreadable files out and names them."
     )
 
@@ -22,7 +23,8 @@ def read_error(item: Any, error: Exception) -> InputError:
 def stale_plan(item: Any, planned: int, found: int) -> InputError:
     """Return the error for work items that were planned for another version of a file."""
     return InputError(
-        f"{item.filename} has {found} entries in {item.treename!r}, but its work items were planned for {planned}. Probably the "
+        f"{item.filename} has {found} entries in {item.treename!r}, but its work items were planned for {planned}. "
+        f"Probably the "
         "file was replaced after coffea had read its metadata: plan again with Runner(..., metadata_cache={})."
     )
 
@@ -31,11 +33,13 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Proce
     """Return the error for a work item that failed, with the call that runs it again in this process."""
     error = receipt.error
     assert error is not None, "asked for a failed item only"
-    place = f"{item.filename}, tree {item.treename!r}, entries {item.entrystart} to {item.entrystop} (dataset {item.dataset!r})"
+    place = f"{item.filename}, tree {item.treename!r}, entries {item.entrystart} to {item.entrystop} (dataset "
+    f"{item.dataset!r})"
     cause = _origin(error)
     again = (
         "To run it again in this process: processor.Runner(executor=DiracExecutor(inline=True, cache=None), "
-        f"schema={getattr(call.arguments['schema'], '__name__', call.arguments['schema'])})([{_item_call(item)}], processor)"
+        f"schema={getattr(call.arguments['schema'], '__name__', call.arguments['schema'])})([{_item_call(item)}], "
+        f"processor)"
     )
     what = f"{type(cause).__name__}: {_first(cause)}"
     if str(error).startswith("Failed to open file"):
@@ -51,7 +55,8 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Proce
 
 def _item_call(item: Any) -> str:
     return (
-        f"processor.executor.WorkItem({item.dataset!r}, {item.filename!r}, {item.treename!r}, {item.entrystart}, {item.entrystop}, "
+        f"processor.executor.WorkItem({item.dataset!r}, {item.filename!r}, {item.treename!r}, {item.entrystart}, "
+        f"{item.entrystop}, "
         f"{item.fileuuid!r}, {item.usermeta!r})"
     )
 

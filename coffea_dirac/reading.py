@@ -1,6 +1,7 @@
 """One open file for a whole bundle: our own form of ``Runner._work_function`` for the layout we know.
 
-coffea opens the file anew for each work item, which for many small items costs as much as the work.  `Reader` opens it once
+coffea opens the file anew for each work item, which for many small items costs as much as the work.  `Reader` opens
+it once
 and hands the same events to the processor; a layout it does not know goes to coffea's function, item by item.
 """
 
@@ -56,7 +57,8 @@ class Reader:
             original error.
         """
         file = self._opened(item)
-        before, columns = file.file.source.num_requested_bytes, []
+        before: int = file.file.source.num_requested_bytes
+        columns: list[Any] = []
         try:
             events = self._events(file, item, metadata, columns)
         except Exception as error:
@@ -67,7 +69,9 @@ class Reader:
         except Exception as error:
             raise RuntimeError(f"Failed processing file: {item!r}. The error was: {error!r}.") from error
         if out is None:
-            raise ValueError("process() returned None: it must return what shall be merged, for example a dict of histograms")
+            raise ValueError(
+                "process() returned None: it must return what shall be merged, for example a dict of histograms"
+            )
         metrics = {
             "bytesread": file.file.source.num_requested_bytes - before,
             "columns": _column_names(columns),

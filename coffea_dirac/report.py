@@ -108,7 +108,8 @@ class Report:
 
     def __str__(self) -> str:
         items = sum(self.work_items.values())
-        text = f"{items} work item{'s' * (items != 1)}: {self.work_items['hits']} loaded, {self.work_items['misses']} computed"
+        text = f"{items} work item{'s' * (items != 1)}: {self.work_items['hits']} loaded, {self.work_items['misses']} "
+        "computed"
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.reasons)
         lost = sum(len(d.failed) for d in self.datasets.values())
         return text + (f"; {reasons}" if reasons else "") + (f"; {lost} files skipped" if lost else "")
@@ -121,7 +122,11 @@ class Report:
             table.add_column(heading, justify="left" if heading == "dataset" else "right")
         for name, d in self.datasets.items():
             table.add_row(
-                name, f"{len(d.files_expected)}", f"{d.events_processed:,}", f"{d.events_expected:,}", f"{len(d.failed)}"
+                name,
+                f"{len(d.files_expected)}",
+                f"{d.events_processed:,}",
+                f"{d.events_expected:,}",
+                f"{len(d.failed)}",
             )
         return table
 

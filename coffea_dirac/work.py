@@ -1,59 +1,28 @@
-"""What runs at a worker: unpickle once, check the code, process work items, keep their results in packs.
+"""What runs at a worker: process the work items of a bundle, keep their results in packs.
 
 Nothing here knows of dask: `run_bundle` is a plain function of values, called by a dask task or directly.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import pickle
-import sys
-import threading
 import time
-import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import cloudpickle
 from coffea.processor import ProcessorABC
 
 from coffea_dirac import codecs, packs
-from coffea_dirac.calls import ProcessingCall, item_metadata
+from coffea_dirac.calls import item_metadata
 from coffea_dirac.discovery import RecordingMetadata, Window, digest_path, recording
-from coffea_dirac.errors import CodecError, CodeMismatchError, StoreError
-from coffea_dirac.fingerprint import describe
-from coffea_dirac.interfaces import Discovered, Json, Record, Row, Store
+from coffea_dirac.errors import CodecError, StoreError
+from coffea_dirac.failures import chain, innermost, portable, user_line, with_retries
+from coffea_dirac.interfaces import Discovered, Json, Record, Row
 from coffea_dirac.reading import Reader, is_known
+from coffea_dirac.task import Task, Tasks
 
 PACK_SECONDS = 0.3
-RETRY_PAUSE_S = 0.5
-# Failures to open that another attempt cannot mend.
-_FINAL_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-OMITTED_METHODS = ("postprocess",)
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that is the same for every work item of a run.
-
-    `named_files` are the files that strings in the code name; `digest` is the template as the submitter sees it.
-    """
-
-    call: ProcessingCall
-    digest: str
-    stage: str
-    sources: Mapping[str, str]
-    modules: Mapping[str, str]
-    store: Store | None
-    session: str
-    named_files: Mapping[str, str]
-    io_retries: int
-    cwd: str
-    sys_path: tuple[str, ...]
-    inline: bool = False
+_tasks = Tasks()
 
 
 @dataclass(frozen=True)
@@ -71,91 +40,7 @@ class Receipt:
     skipped: str = ""
     error: BaseException | None = None
     where: str = ""
-
-
-def template_of(call: ProcessingCall, sources: Mapping[str, str] | None = None) -> Any:
-    """Return the ingredients of what all work items of a call have in common: code, state, schema, options, versions."""
-    import awkward
-    import coffea
-    import uproot
-
-    roots = {
-        "processor": call.processor,
-        "schema": call.arguments["schema"],
-        "options": call.options(),
-        "versions": {m.__name__: m.__version__ for m in (awkward, coffea, uproot)},
-    }
-    return describe(roots, omit=OMITTED_METHODS, sources=sources)
-
-
-class _Tasks:
-    """The tasks this process has unpickled and checked, by the digest of their bytes; a few, the newest last."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[str, Task] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, blob: bytes) -> Task:
-        name = hashlib.sha256(blob).hexdigest()
-        with self._lock:
-            if name not in self._known:
-                self._known[name] = _checked(blob)
-                while len(self._known) > 4:
-                    self._known.popitem(last=False)
-            self._known.move_to_end(name)
-            return self._known[name]
-
-
-_tasks = _Tasks()
-
-
-def pack_task(task: Task) -> bytes:
-    """Return the bytes that travel to the workers: where to import from, then the task."""
-    head = pickle.dumps((task.cwd, task.sys_path, dict(task.modules)))
-    return len(head).to_bytes(8, "little") + head + cloudpickle.dumps(task)
-
-
-def _checked(blob: bytes) -> Task:
-    size = int.from_bytes(blob[:8], "little")
-    cwd, sys_path, modules = pickle.loads(blob[8 : 8 + size])  # noqa: S301 - from the submitter, as every dask task
-    _import_from(cwd, sys_path)
-    body = blob[8 + size :]
-    task: Task = cloudpickle.loads(body)
-    if not task.digest or _digest(task) == task.digest:
-        return task
-    # This process may have imported the user's modules before they were edited: forget them once and look again.
-    for name in modules:
-        if name != "__main__":
-            sys.modules.pop(name, None)
-    task = cloudpickle.loads(body)
-    found = template_of(task.call, task.sources)
-    if found.digest != task.digest:
-        raise CodeMismatchError(_mismatch(task, found))
-    return task
-
-
-def _digest(task: Task) -> str:
-    return str(template_of(task.call, task.sources).digest)
-
-
-def _import_from(cwd: str, sys_path: Sequence[str]) -> None:
-    for entry in reversed([cwd, *sys_path]):
-        if entry and entry not in sys.path and os.path.exists(entry):  # noqa: PTH110
-            sys.path.insert(0, entry)
-
-
-def _mismatch(task: Task, found: Any) -> str:
-    other = [
-        f"{name} (here {found.modules.get(name, 'absent')[:12]}, there {digest[:12]})"
-        for name, digest in task.modules.items()
-        if found.modules.get(name) != digest
-    ]
-    return (
-        f"the worker {os.getpid()} has other code than the submitter for {task.stage}: "
-        f"template {found.digest[:12]} here, {task.digest[:12]} there; modules that differ: {', '.join(other) or 'none'}. "
-        "Probably a module was changed while the run went on, patched in the submitter's process only, or another version "
-        "is installed at the worker. Its results are neither kept nor used: restart the workers, or make both the same."
-    )
+    key: str = ""
 
 
 def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) -> list[Receipt]:
@@ -166,7 +51,8 @@ def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) ->
     blob : bytes
         What `pack_task` made.
     name : str
-        The bundle's name, unique in the session: packs carry it, so that a second attempt finds what the first one kept.
+        The bundle's name, unique in the session: packs carry it, so that a second attempt finds what the first one
+        kept.
     items : sequence of (position, WorkItem, key)
         An empty key means that the result is not to be kept.
     """
@@ -225,19 +111,11 @@ class _Shelf:
         return [self._placed(r) for r in receipts]
 
     def _placed(self, receipt: Receipt) -> Receipt:
-        if receipt.payload is None or not receipt.where:
+        if not receipt.key:
             return receipt
-        key = receipt.where
-        changes: dict[str, Any] = {"where": ""}
-        if key in self._rows:
-            changes |= {"row": self._rows[key], "payload": None}
-        elif self.problem:
-            changes["not_kept"] = self.problem
-        return Receipt(**{**_as_dict(receipt), **changes})
-
-
-def _as_dict(receipt: Receipt) -> dict[str, Any]:
-    return {name: getattr(receipt, name) for name in Receipt.__dataclass_fields__}
+        if receipt.key in self._rows:
+            return replace(receipt, row=self._rows[receipt.key], payload=None)
+        return replace(receipt, not_kept=self.problem)
 
 
 class _Recorded(ProcessorABC):  # type: ignore[misc]
@@ -265,7 +143,7 @@ def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any
         if skip and any(isinstance(e, task.call.skipbadfiles) for e in chain(error)):
             return Receipt(position, skipped=f"{type(innermost(error)).__name__}: {innermost(error)}")
         where = user_line(error)
-        return Receipt(position, error=error if task.inline else _portable(error), where=where)
+        return Receipt(position, error=error if task.inline else portable(error), where=where)
     seconds = time.perf_counter() - started
     metrics = dict(result.get("metrics", {}))
     return _receipt(task, shelf, position, key, result["out"], window, seconds, metrics)
@@ -291,30 +169,15 @@ def _attempt(task: Task, reader: Reader, item: Any, window: Window) -> dict[str,
     return found
 
 
-def with_retries(step: Callable[[], Any], io_retries: int, reset: Callable[[], None] = lambda: None) -> Any:
-    """Return what `step` returns, with further attempts, after a `reset`, after errors of reading that may pass."""
-    for n in range(io_retries):
-        try:
-            return step()
-        except Exception as error:
-            if not is_io_error(error):
-                raise
-            reset()
-            time.sleep(RETRY_PAUSE_S * 2**n)
-    return step()
-
-
-def attempt(shared: tuple[Callable[[Any], Any], int], position: int, item: Any) -> tuple[int, Any, BaseException | None]:
-    """Return (position, result, None), or (position, None, error) if the function of `shared` failed for `item`."""
-    function, io_retries = shared
-    try:
-        return position, with_retries(lambda: function(item), io_retries), None
-    except Exception as error:  # noqa: BLE001 - handed to the submitter, which raises it or skips the file
-        return position, None, _portable(error)
-
-
 def _receipt(
-    task: Task, shelf: _Shelf, position: int, key: str, out: Any, window: Window, seconds: float, metrics: dict[str, Any]
+    task: Task,
+    shelf: _Shelf,
+    position: int,
+    key: str,
+    out: Any,
+    window: Window,
+    seconds: float,
+    metrics: dict[str, Any],
 ) -> Receipt:
     inputs, written, problem = _all_inputs(task, window)
     common: dict[str, Any] = {"seconds": seconds, "metrics": metrics, "written": written}
@@ -331,7 +194,7 @@ def _receipt(
         "columns": sorted(metrics.get("columns", ())),
     }
     shelf.keep(Record(key, payload.data, payload.codec, inputs, info=info))
-    return Receipt(position, payload=(payload.codec, payload.data), where=key, **common)
+    return Receipt(position, payload=(payload.codec, payload.data), key=key, **common)
 
 
 def _all_inputs(task: Task, window: Window) -> tuple[tuple[Discovered, ...], tuple[str, ...], str]:
@@ -346,49 +209,3 @@ def _all_inputs(task: Task, window: Window) -> tuple[tuple[Discovered, ...], tup
         if digest.startswith("unreadable"):
             problem = problem or f"{name} cannot be read again for a check ({digest}): pass it as File({name!r})"
     return window.inputs(), tuple(sorted(window.written)), problem
-
-
-def chain(error: BaseException) -> list[BaseException]:
-    """Return an exception and all it came from, outermost first."""
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-    return found
-
-
-def innermost(error: BaseException) -> BaseException:
-    """Return what started a chain of exceptions."""
-    return chain(error)[-1]
-
-
-def is_io_error(error: BaseException) -> bool:
-    """Whether another attempt at reading could succeed."""
-    links = chain(error)
-    return any(isinstance(e, OSError) for e in links) and not any(isinstance(e, _FINAL_OS_ERRORS) for e in links)
-
-
-def user_line(error: BaseException) -> str:
-    """Return the last line of the user's own code in a traceback as ``file:line in function: text``."""
-    from coffea_dirac.discovery import package_roots
-
-    for link in reversed(chain(error)):
-        for frame in reversed(traceback.extract_tb(link.__traceback__)):
-            if not os.path.realpath(frame.filename).startswith(package_roots()):
-                return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"
-    return ""
-
-
-def _portable(error: BaseException) -> BaseException:
-    """Return an exception that survives the way to the submitter, with its traceback as a note."""
-    error.add_note("".join(traceback.format_exception(error)))
-    for link in chain(error):
-        link.__traceback__ = None
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes, a moment old
-    except Exception:  # noqa: BLE001 - any failure to pickle means the same
-        plain = RuntimeError(f"{type(innermost(error)).__name__}: {innermost(error)}")
-        plain.__notes__ = list(error.__notes__)
-        return plain
-    return error

@@ -79,12 +79,15 @@ class Workers:
             client.wait_for_workers(1, timeout=NO_WORKER_DEADLINE_S)
         except TimeoutError as error:
             raise JobServiceError(
-                f"no worker of {client!r} came within {NO_WORKER_DEADLINE_S:.0f} s. Probably its jobs still wait, or the "
+                f"no worker of {client!r} came within {NO_WORKER_DEADLINE_S:.0f} s. Probably its jobs still wait, or "
+                f"the "
                 "cluster was never scaled: cluster.scale(2) starts two workers."
             ) from error
         return client
 
-    def each(self, function: Callable[..., Any], shared: Any, next_arguments: Callable[[int], tuple[Any, ...] | None]) -> Iterator[Any]:
+    def each(
+        self, function: Callable[..., Any], shared: Any, next_arguments: Callable[[int], tuple[Any, ...] | None]
+    ) -> Iterator[Any]:
         """Run ``function(shared, *arguments)`` at the workers and yield results as they come.
 
         Parameters
@@ -94,7 +97,8 @@ class Workers:
         shared : object
             First argument of every call, shipped to each worker once.
         next_arguments : callable
-            Number of slots -> arguments of the next call, None when there is nothing left; called whenever a slot gets free.
+            Number of slots -> arguments of the next call, None when there is nothing left; called whenever a slot
+            gets free.
         """
         if self.inline:
             while (arguments := next_arguments(1)) is not None:
@@ -162,14 +166,18 @@ class _Stream:
                 return self._done.get(timeout=_TICK_S)
             except queue.Empty:
                 if self._client.status not in ("running", "connecting"):
-                    raise JobServiceError(f"the client is {self._client.status}: the scheduler has gone; run again, what is kept is loaded") from None
+                    raise JobServiceError(
+                        f"the client is {self._client.status}: the scheduler has gone; run again, what is kept is "
+                        f"loaded"
+                    ) from None
                 workers = self._client.nthreads()
                 if workers:
                     self._slots = max(1, sum(workers.values()))
                     deadline = time.monotonic() + NO_WORKER_DEADLINE_S
                 elif time.monotonic() > deadline:
                     raise JobServiceError(
-                        f"no worker has been there for {NO_WORKER_DEADLINE_S:.0f} s: all were lost and none came again; "
+                        f"no worker has been there for {NO_WORKER_DEADLINE_S:.0f} s: all were lost and none came "
+                        f"again; "
                         "run again, what is kept is loaded"
                     ) from None
 

@@ -191,7 +191,12 @@ class Scenario:
         self.write("driver.py", script)
         environment = {**os.environ, "PYTHONHASHSEED": str(next(_seeds)), "OMP_NUM_THREADS": "1", **(env or {})}
         done = subprocess.run(
-            [sys.executable, *python, "driver.py"], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=timeout
+            [sys.executable, *python, "driver.py"],
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         assert lines, f"the run said nothing (exit {done.returncode}):\n{done.stdout}\n{done.stderr}"

@@ -121,7 +121,10 @@ def test_the_body_of_postprocess_recomputes_nothing(scenario: Scenario) -> None:
 
 
 def test_comments_and_order_of_definitions_recompute_nothing(scenario: Scenario) -> None:
-    scenario.write("helper.py", '"""Doc."""\n# a comment\n\n\ndef good(jets):\n    """Doc."""\n    return (jets.pt >\n        CUT)\n\n\nCUT = 30\n')
+    scenario.write(
+        "helper.py",
+        '"""Doc."""\n# a comment\n\n\ndef good(jets):\n    """Doc."""\n    return (jets.pt >\n        CUT)\n\n\nCUT = 30\n',
+    )
     check_edit(scenario, misses=0)
 
 

@@ -92,7 +92,15 @@ def test_a_file_replaced_after_it_was_planned_is_an_error_that_names_the_metadat
         "        from scenario import write_nano; import pathlib; write_nano(pathlib.Path('one.root'), events=150)\n"
         "        fileset = plan"
     )
-    failing(scenario, "one.root", "150 entries", "planned for 100", "metadata_cache={}", make=make, env={"PYTHONPATH": str(Path(__file__).parent)})
+    failing(
+        scenario,
+        "one.root",
+        "150 entries",
+        "planned for 100",
+        "metadata_cache={}",
+        make=make,
+        env={"PYTHONPATH": str(Path(__file__).parent)},
+    )
 
 
 @pytest.mark.parametrize("kind", ["file", "unwritable", "full"])

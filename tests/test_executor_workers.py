@@ -126,7 +126,12 @@ def test_a_full_hit_starts_no_process(scenario: Scenario) -> None:
     scenario.run(**CHUNKS)
     mark = uuid.uuid4().hex
     count = "import psutil; assert not psutil.Process().children(recursive=True), 'a worker was started'"
-    result = scenario.run(make=WORKERS, env={"DRILL_MARK": mark}, after=f"import atexit\natexit.register(lambda: print('CHILDREN'))\n{count}", **CHUNKS)
+    result = scenario.run(
+        make=WORKERS,
+        env={"DRILL_MARK": mark},
+        after=f"import atexit\natexit.register(lambda: print('CHILDREN'))\n{count}",
+        **CHUNKS,
+    )
     assert result.hits == ITEMS
 
 
@@ -142,17 +147,23 @@ def test_a_notebook_like_cell_hits_in_the_next_session(tmp_path: Path) -> None:
         "{other}"
         "cell({n}, {text!r})\n"
     )
-    text = "from coffea import processor\nCUT = 30\nclass Cell(processor.ProcessorABC):\n    def process(self, events):\n" \
-           "        return {'n': len(events), 'pass': int((events.Jet.pt > CUT).pt.count() if False else ak_sum(events.Jet.pt > CUT))}\n" \
-           "    def postprocess(self, a):\n        return a\nimport awkward as ak\ndef ak_sum(x):\n    return ak.sum(x)\n"
+    text = (
+        "from coffea import processor\nCUT = 30\nclass Cell(processor.ProcessorABC):\n    def process(self, events):\n"
+        "        return {'n': len(events), 'pass': int((events.Jet.pt > CUT).pt.count() if False else ak_sum(events.Jet.pt > CUT))}\n"
+        "    def postprocess(self, a):\n        return a\nimport awkward as ak\ndef ak_sum(x):\n    return ak.sum(x)\n"
+    )
     first = scenario.run(make=WORKERS, processor="Cell()", before=cell.format(other="", n=1, text=text), compare=True)
     assert first.error is None
     assert first.out == first.plain
     assert first.misses == 4
     other = "cell(1, 'UNRELATED = 1')\n"
-    again = scenario.run(make=WORKERS, processor="Cell()", before=cell.format(other=other, n=2, text="# comment\n" + text))
+    again = scenario.run(
+        make=WORKERS, processor="Cell()", before=cell.format(other=other, n=2, text="# comment\n" + text)
+    )
     assert (again.hits, again.out) == (4, first.out)
-    edited = scenario.run(make=WORKERS, processor="Cell()", before=cell.format(other="", n=1, text=text.replace("30", "20")), compare=True)
+    edited = scenario.run(
+        make=WORKERS, processor="Cell()", before=cell.format(other="", n=1, text=text.replace("30", "20")), compare=True
+    )
     assert edited.misses == 4
     assert edited.out == edited.plain != first.out
 
@@ -163,7 +174,13 @@ def test_two_sessions_at_once_both_return_the_right_result(scenario: Scenario) -
     script = scenario.folder / "driver.py"
     script.write_text(script.read_text().replace('"cache": "unused"', '"cache": "shared"'))
     runs = [
-        subprocess.Popen([sys.executable, script], cwd=scenario.folder, env={**os.environ, "PYTHONHASHSEED": str(n)}, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, script],
+            cwd=scenario.folder,
+            env={**os.environ, "PYTHONHASHSEED": str(n)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for n in (1, 2)
     ]
     for process in runs:

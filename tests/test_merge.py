@@ -33,7 +33,9 @@ def test_every_leaf_is_merged_once_and_in_order(counts: list[int]) -> None:
 @given(st.lists(st.integers(1, 200), min_size=2, max_size=6))
 def test_dropping_a_file_leaves_the_other_files_nodes_as_they_are(counts: list[int]) -> None:
     def file_nodes(leaves: list[Leaf]) -> set[str]:
-        return {tree([leaf for leaf in leaves if leaf.filename == name]).digest for name in {x.filename for x in leaves}}
+        return {
+            tree([leaf for leaf in leaves if leaf.filename == name]).digest for name in {x.filename for x in leaves}
+        }
 
     leaves = leaves_of(counts)
     fewer = [leaf for leaf in leaves if leaf.filename != "file0.root"]

@@ -1,0 +1,209 @@
+"""What is known before anything is computed: which results exist, and why the others do not."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from coffea_dirac.cache import CacheWarning, StageCache, choose, item_key
+from coffea_dirac.calls import ProcessingCall, item_metadata
+from coffea_dirac.discovery import Checker, counts, metadata_digest
+from coffea_dirac.errors import FingerprintError
+from coffea_dirac.fingerprint import Ingredients, digest_file
+from coffea_dirac.identity import FileIdentity, IdentityMemo, local_path
+from coffea_dirac.interfaces import Json, Row
+from coffea_dirac.messages import stale_plan
+from coffea_dirac.task import template_of
+from coffea_dirac.workers import Workers
+
+# Payloads of hits are verified before anything is submitted; so much of them stays in memory, the rest is read again.
+HELD_BYTES = 256 * 2**20
+THREADS = 8
+
+
+@dataclass
+class Run:
+    """What one call works with."""
+
+    workers: Workers
+    cache: StageCache | None
+    memo: IdentityMemo
+    told: set[str]
+    io_retries: int = 2
+    status: bool = True
+    desc: str = "Processing"
+    unit: str = "items"
+
+    def warn_once(self, text: str) -> None:
+        """Warn, once in the life of an executor."""
+        if text not in self.told:
+            self.told.add(text)
+            warnings.warn(text, CacheWarning, stacklevel=4)
+
+
+@dataclass
+class Found:
+    """Where the result of one work item is: a row of the store, a payload in memory, or the value itself."""
+
+    row: Row | None = None
+    payload: tuple[str, bytes] | None = None
+    value: Any = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """What is known before anything is computed: a key and a reason for each work item that must run."""
+
+    items: Sequence[Any]
+    identities: Mapping[str, FileIdentity]
+    template: Ingredients | None = None
+    not_kept: str = ""
+    named_files: Mapping[str, str] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    found: dict[int, Found] = field(default_factory=dict)
+    reasons: dict[int, Mapping[str, Json]] = field(default_factory=dict)
+
+
+# call
+
+
+def stage_name(call: ProcessingCall) -> str:
+    """Return the name under which results of a processor are reported: that of its class, or of the function."""
+    processor = call.processor
+    return str(getattr(processor, "__qualname__", type(processor).__qualname__))
+
+
+def make_plan(run: Run, call: ProcessingCall, items: Sequence[Any]) -> Plan:
+    """Find for each work item its result, or the reason why there is none."""
+    plan = Plan(items, identify(run, call, items))
+    try:
+        plan.template = template_of(call)
+        plan.named_files = named_files(plan.template.strings, items)
+    except FingerprintError as error:
+        plan.not_kept = f"{stage_name(call)} is computed and not kept, since a part of it has no fingerprint: {error}"
+    if call.arguments.get("checkpointer") is not None:
+        plan.not_kept = (
+            "results are computed and not kept: Runner(checkpointer=...) may return any result; leave it out"
+        )
+    if plan.not_kept and run.cache is not None:
+        run.warn_once(plan.not_kept)
+    plan.keys = [_key(plan, item) for item in items]
+    if run.cache is not None:
+        look_up(run.cache, plan, stage_name(call))
+    return plan
+
+
+def _key(plan: Plan, item: Any) -> str:
+    identity = plan.identities.get(item.filename + "\0" + item.treename)
+    if plan.not_kept or plan.template is None or identity is None:
+        return ""
+    return item_key(plan.template.digest, identity.digest, item.treename, item.entrystart, item.entrystop, item.preload)
+
+
+def identify(run: Run, call: ProcessingCall, items: Sequence[Any]) -> dict[str, FileIdentity]:
+    """Return the identity of every input file, by file and tree; a file that cannot be read has none.
+
+    Raises
+    ------
+    InputError
+        A file holds other entries than its work items were planned for.
+    """
+    wanted = {(item.filename, item.treename): item for item in items}
+
+    def one(name: tuple[str, str]) -> FileIdentity | None:
+        try:
+            return run.memo.identify(*name, file_format=call.file_format, uproot_options=call.uproot_options)
+        except Exception:  # noqa: BLE001 - the worker that processes the file reports what is wrong with it
+            return None
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = dict(zip(wanted, pool.map(one, wanted), strict=True))
+    last_stop: dict[tuple[str, str], int] = {}
+    for item in items:
+        name = (item.filename, item.treename)
+        last_stop[name] = max(last_stop.get(name, 0), item.entrystop)
+    whole = _whole_files(items)
+    for name, identity in found.items():
+        planned = planned_entries(wanted[name]) or last_stop[name]
+        is_short = (
+            (name in whole or planned_entries(wanted[name]) is not None) and identity and planned != identity.entries
+        )
+        if identity is not None and (is_short or last_stop[name] > identity.entries):
+            raise stale_plan(wanted[name], planned, identity.entries)
+    return {"\0".join(name): identity for name, identity in found.items() if identity is not None}
+
+
+def _whole_files(items: Sequence[Any]) -> set[tuple[str, str]]:
+    """Return the files that the plan covers to the end: ``maxchunks`` may cut only the last file of a dataset."""
+    last = {item.dataset: (item.filename, item.treename) for item in items}
+    return {(item.filename, item.treename) for item in items} - set(last.values())
+
+
+def planned_entries(item: Any) -> int | None:
+    """Return the entries that coffea's own metadata cache says the file of `item` has, None if it says nothing."""
+    from coffea.processor.executor import DEFAULT_METADATA_CACHE, FileMeta
+
+    known = DEFAULT_METADATA_CACHE.get(FileMeta(item.dataset, item.filename, item.treename))
+    return int(known["numentries"]) if known and known.get("uuid") == item.fileuuid else None
+
+
+def named_files(strings: Iterable[str], items: Sequence[Any]) -> dict[str, str]:
+    """Return the files that strings in the code name, with the digest of their content; input files do not count."""
+    inputs = {os.path.realpath(path) for path in (local_path(item.filename) for item in items) if path}
+    found = {}
+    for name in sorted(strings):
+        path = os.path.realpath(name)
+        if Path(path).is_file() and path not in inputs and counts(path):
+            found[name] = digest_file(path)
+    return found
+
+
+def look_up(cache: StageCache, plan: Plan, stage: str) -> None:
+    """Fill the plan with verified hits and with the reasons of the misses."""
+    rows = cache.look_up({key for key in plan.keys if key})
+    checker, hits = Checker(), {}
+    for position, (item, key) in enumerate(zip(plan.items, plan.keys, strict=True)):
+        row, reason = choose(rows.get(key, ()), checker, _metadata_of(item), plan.named_files)
+        if row is not None:
+            hits[position] = row
+        elif reason is not None:
+            plan.reasons[position] = reason
+    readable = _verified(cache, list(dict.fromkeys(hits.values())))
+    for position, row in hits.items():
+        if row in readable:
+            plan.found[position] = Found(row=row, payload=readable[row])
+        else:
+            plan.reasons[position] = {"reason": "unreadable"}
+    if plan.template is not None and not plan.not_kept and len(plan.found) < len(plan.items):
+        why = cache.why_new(stage, plan.template.digest, plan.template.tree)
+        for position, key in enumerate(plan.keys):
+            if position not in plan.found:
+                plan.reasons.setdefault(position, why if key else {"reason": "not kept"})
+        cache.keep_template(stage, plan.template.digest, plan.template.tree)
+
+
+def _verified(cache: StageCache, rows: Sequence[Row]) -> dict[Row, tuple[str, bytes] | None]:
+    """Return the rows whose records are sound, with their payloads as long as these fit into `HELD_BYTES`."""
+    found: dict[Row, tuple[str, bytes] | None] = {}
+    held = 0
+    for at in range(0, len(rows), 256):
+        for row, payload in cache.read(rows[at : at + 256]).items():
+            held += len(payload)
+            found[row] = (row.codec, payload) if held <= HELD_BYTES else None
+    return found
+
+
+def _metadata_of(item: Any) -> Callable[[str], str]:
+    def digest(name: str) -> str:
+        try:
+            return metadata_digest(item_metadata(item), name)
+        except FingerprintError:
+            return "unfingerprintable"
+
+    return digest

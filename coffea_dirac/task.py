@@ -1,0 +1,138 @@
+"""What travels to the workers once per run: the call, its template, and where its code comes from.
+
+The worker fingerprints what it really unpickled.  If that differs from what the submitter fingerprinted it forgets the
+user's modules and imports them again; if it still differs, nothing it computes is kept or used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cloudpickle
+
+from coffea_dirac.calls import ProcessingCall
+from coffea_dirac.errors import CodeMismatchError
+from coffea_dirac.fingerprint import Ingredients, describe
+from coffea_dirac.interfaces import Store
+
+# Methods that do not run for a work item: their bodies enter only if other code names them.
+OMITTED_METHODS = ("postprocess",)
+_REMEMBERED = 4
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that is the same for every work item of a run.
+
+    `named_files` are the files that strings in the code name; `digest` is the template as the submitter sees it.
+    """
+
+    call: ProcessingCall
+    digest: str
+    stage: str
+    sources: Mapping[str, str]
+    modules: Mapping[str, str]
+    store: Store | None
+    session: str
+    named_files: Mapping[str, str]
+    io_retries: int
+    cwd: str
+    sys_path: tuple[str, ...]
+    inline: bool = False
+
+
+def template_of(call: ProcessingCall, sources: Mapping[str, str] | None = None) -> Ingredients:
+    """Return what all work items of a call have in common: code, state, schema, options, versions."""
+    import awkward
+    import coffea
+    import uproot
+
+    roots = {
+        "processor": call.processor,
+        "schema": call.arguments["schema"],
+        "options": call.options(),
+        "versions": {m.__name__: m.__version__ for m in (awkward, coffea, uproot)},
+    }
+    return describe(roots, omit=OMITTED_METHODS, sources=sources)
+
+
+class Tasks:
+    """The tasks this process has unpickled and checked, by the digest of their bytes; a few, the newest last."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Task] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, blob: bytes) -> Task:
+        """Return the task that `pack_task` made `blob` of.
+
+        Raises
+        ------
+        CodeMismatchError
+            This process has other code than the submitter.
+        """
+        name = hashlib.sha256(blob).hexdigest()
+        with self._lock:
+            if name not in self._known:
+                self._known[name] = _checked(blob)
+                while len(self._known) > _REMEMBERED:
+                    self._known.popitem(last=False)
+            self._known.move_to_end(name)
+            return self._known[name]
+
+
+def pack_task(task: Task) -> bytes:
+    """Return the bytes that travel to the workers: where to import from, then the task."""
+    head = pickle.dumps((task.cwd, task.sys_path, dict(task.modules)))
+    body: bytes = cloudpickle.dumps(task)
+    return len(head).to_bytes(8, "little") + head + body
+
+
+def _checked(blob: bytes) -> Task:
+    size = int.from_bytes(blob[:8], "little")
+    cwd, sys_path, modules = pickle.loads(blob[8 : 8 + size])  # noqa: S301 - from the submitter, as every dask task
+    _import_from(cwd, sys_path)
+    body = blob[8 + size :]
+    task: Task = cloudpickle.loads(body)
+    if not task.digest or _digest(task) == task.digest:
+        return task
+    # This process may have imported the user's modules before they were edited: forget them once and look again.
+    for name in modules:
+        if name != "__main__":
+            sys.modules.pop(name, None)
+    task = cloudpickle.loads(body)
+    found = template_of(task.call, task.sources)
+    if found.digest != task.digest:
+        raise CodeMismatchError(_mismatch(task, found))
+    return task
+
+
+def _digest(task: Task) -> str:
+    return str(template_of(task.call, task.sources).digest)
+
+
+def _import_from(cwd: str, sys_path: Sequence[str]) -> None:
+    for entry in reversed([cwd, *sys_path]):
+        if entry and entry not in sys.path and os.path.exists(entry):  # noqa: PTH110
+            sys.path.insert(0, entry)
+
+
+def _mismatch(task: Task, found: Ingredients) -> str:
+    modules = [
+        f"{name} (here {found.modules.get(name, 'absent')[:12]}, there {digest[:12]})"
+        for name, digest in task.modules.items()
+        if found.modules.get(name) != digest
+    ]
+    return (
+        f"the worker {os.getpid()} has other code than the submitter for {task.stage}: template {found.digest[:12]} "
+        f"here, {task.digest[:12]} there; modules that differ: {', '.join(modules) if modules else 'none'}. Probably a "
+        "module was changed while the run went on, patched in the submitter's process only, or another version is "
+        "installed at the worker. Its results are neither kept nor used: restart the workers, or make both the same."
+    )
