@@ -1,0 +1,282 @@
+"""Classes by their whole bodies over the MRO, instances by class and state."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import re
+import types
+import typing
+from typing import TYPE_CHECKING, Any
+
+from coffea_dirac.fingerprint import values
+from coffea_dirac.fingerprint.packages import origin_of
+from coffea_dirac.fingerprint.science import handler_of
+from coffea_dirac.interfaces import Json
+
+if TYPE_CHECKING:
+    from coffea_dirac.fingerprint.walk import Walker
+
+# Attributes that Python makes, whose content is elsewhere or says where a class is, not what it does.
+_MADE = frozenset(
+    "__module__ __qualname__ __doc__ __dict__ __weakref__ __firstlineno__ __static_attributes__ __abstractmethods__ "
+    "_abc_impl __dataclass_fields__ __dataclass_params__ __attrs_attrs__ __attrs_own_setattr__ __attrs_props__ "
+    "_is_protocol _is_runtime_protocol __protocol_attrs__ __non_callable_proto_members__ __orig_bases__ __annotate__ "
+    "__annotations_cache__ __classdictcell__ __readonly_keys__ __mutable_keys__ __slotnames__ __type_params__ "
+    "_fields _field_defaults".split()
+)
+_PARAMETERS = ("init", "repr", "eq", "order", "unsafe_hash", "frozen")
+_FIELD = ("name", "type", "default", "default_factory", "init", "repr", "hash", "compare", "metadata", "kw_only")
+_SLOT_KINDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+
+
+def class_(walker: Walker, value: type) -> Json:
+    """Return the encoding of a class."""
+    origin = walker.used(value.__module__)
+    if origin.kind == "user":
+        return walker.node(value, f"class {value.__qualname__}", _user_class)
+    if origin.kind == "stdlib":
+        return f"class {value.__qualname__}"
+    return f"class {value.__module__}.{value.__qualname__}"
+
+
+def _user_class(walker: Walker, value: type, label: str) -> Json:
+    content: dict[str, Json] = {"bases": [walker.encode(base) for base in value.__bases__]}
+    if type(value) is not type:
+        content["metaclass"] = walker.encode(type(value))
+    excluded = excluded_names(value)
+    body: dict[str, Json] = {}
+    with walker.inside(_namespace(value)):
+        if issubclass(value, enum.Enum):
+            content["members"] = [[name, walker.encode(member._value_)] for name, member in value.__members__.items()]
+        content.update(_generated(walker, value))
+        for name in sorted(vars(value)):
+            if name in excluded or (value in walker.omitting and name in walker.omit) or _is_made(walker, value, name):
+                continue
+            with walker.at(name):
+                body[name] = walker.encode(vars(value)[name])
+        if walker.docs and value.__doc__:
+            content["doc"] = values.constant(value.__doc__)
+    content["body"] = body
+    walker.member(value.__module__, label, content)
+    return content
+
+
+def _namespace(value: type) -> dict[str, Any]:
+    """Return the globals of a class: those of its functions, since a class shipped by value has no module here."""
+    import sys
+
+    for name in sorted(vars(value)):
+        found = vars(value)[name]
+        if isinstance(found, types.FunctionType) and found.__globals__.get("__name__") == value.__module__:
+            return found.__globals__
+    module = sys.modules.get(value.__module__) if value.__module__ != "__main__" else None
+    return vars(module) if module is not None else {"__name__": value.__module__}
+
+
+def _is_made(walker: Walker, owner: type, name: str) -> bool:
+    """Return whether an attribute was made by Python or by the decorators and bases of the standard library."""
+    value = vars(owner)[name]
+    if name in _MADE or isinstance(value, _SLOT_KINDS):
+        return True
+    if issubclass(owner, enum.Enum):
+        if (
+            name in owner.__members__
+            or re.fullmatch(r"_[a-z0-9_]+_", name)
+            or name == "__new__"
+            and "_new_member_" in vars(owner)
+        ):
+            return name not in ("__new__",) or not _is_users(value)
+        return isinstance(value, types.FunctionType) and not _is_users(value)
+    if isinstance(value, types.FunctionType):
+        code = value.__code__
+        if "create_fn__.<locals>" in code.co_qualname or code.co_filename.startswith("<attrs generated"):
+            return True
+        if value.__globals__.get("__name__") == "typing":
+            return True
+    if issubclass(owner, tuple) and hasattr(owner, "_fields"):
+        return _is_namedtuples(value)
+    return name == "__replace__" and not _is_users(value)
+
+
+def _is_users(value: Any) -> bool:
+    value = getattr(value, "__func__", value)
+    return (
+        isinstance(value, types.FunctionType) and origin_of(str(value.__globals__.get("__name__", ""))).kind == "user"
+    )
+
+
+def _is_namedtuples(value: Any) -> bool:
+    value = getattr(value, "__func__", value)
+    if type(value).__name__ == "_tuplegetter":
+        return True
+    if not isinstance(value, types.FunctionType):
+        return False
+    name = str(value.__globals__.get("__name__", ""))
+    return name == "collections" or name.startswith("namedtuple_")
+
+
+def _generated(walker: Walker, value: type) -> dict[str, Json]:
+    """Return what the methods are generated from: fields and their options."""
+    content: dict[str, Json] = {}
+    own = vars(value)
+    if "__dataclass_fields__" in own:
+        content["fields"] = [
+            [walker.encode(_field_value(field, name)) for name in _FIELD]
+            for field in own["__dataclass_fields__"].values()
+        ]
+        content["options"] = {name: getattr(own["__dataclass_params__"], name, None) for name in _PARAMETERS}
+    if "__attrs_attrs__" in own:
+        content["attrs"] = walker.encode(
+            [{n: getattr(a, n, None) for n in a.__slots__} for a in own["__attrs_attrs__"]]
+        )
+    if issubclass(value, tuple) and "_fields" in own:
+        content["fields"] = walker.encode([own["_fields"], own.get("_field_defaults")])
+    parameters = own.get("__type_params__") or own.get("__parameters__")
+    if parameters:
+        content["parameters"] = walker.encode(tuple(parameters))
+    return content
+
+
+def _field_value(field: Any, name: str) -> Any:
+    value = getattr(field, name)
+    return "missing" if value is dataclasses.MISSING else value
+
+
+def excluded_names(kind: type) -> frozenset[str]:
+    """Return the attributes that a class and its bases leave out by ``__fingerprint_exclude__``."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        found = vars(base).get("__fingerprint_exclude__", ())
+        names.update([found] if isinstance(found, str) else found)
+    return frozenset(names)
+
+
+# ----------------------------------------------------------------------------------------------------------- instances
+
+
+def instance_node(walker: Walker, value: Any, label: str) -> Json:
+    """Encode an instance that has an identity of its own."""
+    return instance(walker, value)
+
+
+def instance(walker: Walker, value: Any) -> Json:
+    """Return the encoding of an instance: a member of an enum by name, others by class and state."""
+    if isinstance(value, enum.Enum):
+        name = value._name_ if value._name_ is not None else repr(value._value_)
+        return ["member", walker.class_of(value), name]
+    origin = origin_of(type(value).__module__)
+    if origin.kind == "own":
+        return ["own", type(value).__qualname__, _state(walker, value)]
+    if origin.kind == "user":
+        content = [c(walker, value) for base, c in values.CONTENT if isinstance(value, base)][:1]
+        content = content or _reduced_base(walker, value)
+        return ["instance", walker.class_of(value), _state(walker, value), *content]
+    return _reduced(walker, value)
+
+
+def extra_state(walker: Walker, value: Any) -> list[Json]:
+    """Return the state that a user's subclass of a library's class adds."""
+    if origin_of(type(value).__module__).kind != "user" or not hasattr(value, "__dict__"):
+        return []
+    own = {k: v for k, v in vars(value).items() if not k.startswith("_")}
+    return [_encoded(walker, own, type(value))] if own else []
+
+
+def _state(walker: Walker, value: Any) -> dict[str, Json]:
+    kind = type(value)
+    getter = _users_attribute(kind, "__getstate__")
+    if getter is not None:
+        # What pickle leaves behind does not reach a worker.
+        state = value.__getstate__()
+        return _encoded(walker, state, kind) if isinstance(state, dict) else {"state": walker.encode(state)}
+    state = dict(getattr(value, "__dict__", None) or {})
+    for base in kind.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else tuple(slots):
+            full = f"_{base.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
+            if full not in ("__dict__", "__weakref__") and hasattr(value, full):
+                state[full] = getattr(value, full)
+    return _encoded(walker, state, kind)
+
+
+def _encoded(walker: Walker, state: dict[Any, Any], kind: type) -> dict[str, Json]:
+    left_out = excluded_names(kind) | _recomputable(kind)
+    found: dict[str, Json] = {}
+    for name in sorted(state, key=str):
+        if name not in left_out:
+            with walker.at(f".{name}"):
+                found[str(name)] = walker.encode(state[name])
+    return found
+
+
+def _recomputable(kind: type) -> frozenset[str]:
+    names = {"_delayed_corr"}  # what coffea's look-ups remember of their use with dask
+    for base in kind.__mro__:
+        names.update(name for name, value in vars(base).items() if isinstance(value, functools.cached_property))
+    return frozenset(names)
+
+
+def _users_attribute(kind: type, name: str) -> Any:
+    for base in kind.__mro__:
+        if name in vars(base):
+            return vars(base)[name] if base is not object else None
+    return None
+
+
+def _reduced_base(walker: Walker, value: Any) -> list[Json]:
+    """Return what a user's class inherits from a library's class that keeps its state outside of attributes."""
+    for base in type(value).__mro__:
+        if (
+            base is not object
+            and origin_of(base.__module__).kind != "user"
+            and {"__reduce__", "__reduce_ex__"} & set(vars(base))
+        ):
+            return [_reduced(walker, value)]
+    return []
+
+
+def _reduced(walker: Walker, value: Any) -> Json:
+    """Encode an instance of a library's class by what it is made again from: never by pickled bytes."""
+    import copyreg
+
+    if hasattr(type(value), "py_func") or "py_func" in getattr(value, "__dict__", {}):
+        return ["wraps", walker.class_of(value), walker.encode(value.py_func)]
+    try:
+        maker = copyreg.dispatch_table.get(type(value))
+        reduced = maker(value) if maker is not None else value.__reduce_ex__(4)
+    except Exception as error:  # noqa: BLE001 - whatever stops it from being taken apart, it has no fingerprint
+        raise walker.error(f"{values.advice(value)} ({error})") from None
+    if isinstance(reduced, str):
+        return ["library", walker.class_of(value), reduced]
+    function, arguments, *rest = reduced
+    state, items, pairs = (*rest, None, None, None)[:3]
+    arguments = tuple("its class" if a is type(value) else a for a in arguments)
+    parts = [walker.encode(function), walker.encode(arguments), _reduced_state(walker, value, state)]
+    return ["made", walker.class_of(value), *parts, walker.encode(list(items or ())), walker.encode(list(pairs or ()))]
+
+
+def _reduced_state(walker: Walker, value: Any, state: Any) -> Json:
+    if isinstance(state, dict):
+        return _encoded(walker, state, type(value))
+    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
+        return [_reduced_state(walker, value, state[0]), _encoded(walker, state[1], type(value))]
+    return walker.encode(state)
+
+
+def typing_form(walker: Walker, value: Any) -> Json:
+    """Return the encoding of a type expression, None for other values."""
+    if type(value).__module__ != "typing":
+        return None
+    if isinstance(value, typing.TypeVar):
+        return ["TypeVar", value.__name__, walker.encode(value.__bound__), walker.encode(value.__constraints__)]
+    if isinstance(value, typing.ForwardRef):
+        return ["ForwardRef", value.__forward_arg__]
+    origin, arguments = typing.get_origin(value), typing.get_args(value)
+    if origin is not None and arguments:
+        return ["generic", walker.encode(origin), *(walker.encode(a) for a in arguments)]
+    return ["typing", repr(value)]
+
+
+_ = handler_of

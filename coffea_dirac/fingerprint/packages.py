@@ -1,0 +1,141 @@
+"""Whose code is it: the user's, an installed distribution's, the standard library's, or our own.
+
+Installed code enters a fingerprint as distribution and version, the user's as itself, the standard library by name only.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, NamedTuple
+
+OWN = __name__.partition(".")[0]
+_LIBRARY_DIRECTORIES = ("site-packages", "dist-packages")
+
+
+class Origin(NamedTuple):
+    """Where a module comes from; `name` and `version` are those of the distribution, if there is one."""
+
+    kind: Literal["user", "installed", "stdlib", "own"]
+    name: str = ""
+    version: str = ""
+
+
+USER = Origin("user")
+STDLIB = Origin("stdlib")
+
+
+def origin_of(module: str) -> Origin:
+    """Return the origin of a module, imported or not, by its dotted name.
+
+    Examples
+    --------
+    >>> origin_of("json.decoder").kind, origin_of("__main__").kind
+    ('stdlib', 'user')
+    """
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or top in ("builtins", "__future__"):
+        return STDLIB
+    if top == OWN:
+        return Origin("own", OWN)
+    if top in ("__main__", "__mp_main__", ""):
+        return USER
+    place = _place(module) or _place(top)
+    return _origin_at(top, place) if place else USER
+
+
+def _place(module: str) -> str:
+    """Return the file or folder of a module, empty if there is none."""
+    loaded = sys.modules.get(module)
+    if isinstance(loaded, ModuleType):
+        if isinstance(file := vars(loaded).get("__file__"), str):
+            return file
+        return next(iter(vars(loaded).get("__path__", ())), "")
+    if "." in module or loaded is not None:
+        return ""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):
+        return ""
+    if spec is None:
+        return ""
+    return spec.origin or next(iter(spec.submodule_search_locations or ()), "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _origin_at(top: str, place: str) -> Origin:
+    file = Path(place)
+    for folder in file.parents:
+        # A module belongs to a distribution whose metadata lies beside its top-level name, and that claims this name.
+        if file.relative_to(folder).parts[0].partition(".")[0] == top and (found := _distribution(folder, top)):
+            return found
+    return USER
+
+
+def _distribution(folder: Path, top: str) -> Origin | None:
+    known = _metadata_in(str(folder), _changed(folder))
+    alike = re.sub(r"[-_.]+", "_", top).lower()
+    for metadata in sorted(known, key=lambda entry: not entry.name.lower().startswith(alike + "-")):
+        if top in _claims(metadata):
+            if _is_editable(metadata):
+                return None
+            return Origin("installed", *_name_and_version(metadata))
+    return None
+
+
+def _changed(folder: Path) -> int:
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@functools.lru_cache(maxsize=256)
+def _metadata_in(folder: str, _changed_ns: int) -> tuple[Path, ...]:
+    try:
+        entries = sorted(Path(folder).iterdir())
+    except OSError:
+        return ()
+    # An egg-info beside sources is a checkout (setup.py develop); only in a library directory is it an installation.
+    kinds = (".dist-info", ".egg-info") if Path(folder).name in _LIBRARY_DIRECTORIES else (".dist-info",)
+    return tuple(entry for entry in entries if entry.suffix in kinds and entry.is_dir())
+
+
+@functools.lru_cache(maxsize=4096)
+def _claims(metadata: Path) -> frozenset[str]:
+    names: set[str] = set()
+    for line in _read(metadata / "top_level.txt").splitlines():
+        names.add(line.strip().split("/")[0])
+    for line in _read(metadata / "RECORD").splitlines():
+        first = line.lstrip('"').split(",", 1)[0].split("/", 1)[0]
+        names.add(first.partition(".")[0] if not first.endswith((".dist-info", ".data")) else "")
+    if not names:
+        names.add(metadata.name.split("-")[0])
+    return frozenset(names - {"", "__pycache__", ".."})
+
+
+def _is_editable(metadata: Path) -> bool:
+    try:
+        direct = json.loads(_read(metadata / "direct_url.json") or "{}")
+    except ValueError:
+        return False
+    return bool(direct.get("dir_info", {}).get("editable"))
+
+
+def _name_and_version(metadata: Path) -> tuple[str, str]:
+    text = _read(metadata / "METADATA") or _read(metadata / "PKG-INFO")
+    found = dict(re.findall(r"^(Name|Version):\s*(.+?)\s*$", text.split("\n\n", 1)[0], re.MULTILINE))
+    stem = metadata.stem.split("-")
+    return found.get("Name", stem[0]), found.get("Version", stem[1] if len(stem) > 1 else "")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

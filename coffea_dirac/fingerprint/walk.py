@@ -1,0 +1,255 @@
+"""The walk from named values through all user code and values that they can reach.
+
+Functions, classes, instances and modules become nodes under readable labels, in the order in which they are met, so that
+cycles end and equal code has equal nodes in every process.  Everything else is encoded where it stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import types
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from coffea_dirac.errors import FingerprintError
+from coffea_dirac.fingerprint import classes, functions, modules, values
+from coffea_dirac.fingerprint.packages import Origin, origin_of
+from coffea_dirac.fingerprint.science import handler_of
+from coffea_dirac.interfaces import Json
+
+_MAXIMUM_NAME = 1024
+
+
+class Walker:
+    """Encodes values and collects what they reach; one walker, one fingerprint.
+
+    Parameters
+    ----------
+    omit : collection of str
+        Methods of the root instances' classes that are left out.
+    given : mapping
+        Source texts by file name, for code that is not importable here.
+    docs, annotations : bool
+        Whether some reachable code reads docstrings or annotations, so that they count.
+    """
+
+    def __init__(
+        self,
+        *,
+        omit: Collection[str] = (),
+        given: Mapping[str, str] | None = None,
+        docs: bool = False,
+        annotations: bool = False,
+    ) -> None:
+        self.omit, self.docs, self.annotations = frozenset(omit), docs, annotations
+        self.given: Mapping[str, str] = given or {}
+        self.nodes: dict[str, Json] = {}
+        self.places: dict[str, Json] = {}
+        self.packages: dict[str, str] = {}
+        self.strings: set[str] = set()
+        self.attributes: set[str] = set()
+        self.sources: dict[str, str] = {}
+        self.members: dict[str, dict[str, Json]] = {}
+        self.functions: dict[str, types.FunctionType] = {}
+        self.omitting: set[type] = set()
+        self.module_name = ""
+        self.root = ""
+        self.memos: list[modules.Memo] = []
+        self.written_names: set[tuple[int, str]] = set()
+        self.written_values: set[int] = set()
+        self.written_attributes: set[str] = set()
+        self.reached: set[int] = set()
+        self._labels: dict[int, tuple[str, Any]] = {}
+        self._counts: dict[str, int] = {}
+        self._queue: deque[tuple[str, Any, Any, tuple[str, ...]]] = deque()
+        self._path: list[str] = []
+        self._entered: dict[str, str] = {}
+        self._open: dict[int, int] = {}
+
+    # ------------------------------------------------------------------------------------------------------- the walk
+
+    def run(self, roots: Mapping[str, Any]) -> Json:
+        """Encode named values and all they reach; return the encoded roots."""
+        encoded = {}
+        for name in roots:
+            with self.at(name):
+                encoded[name] = self.encode(roots[name])
+        self.drain()
+        modules.settle(self)
+        return encoded
+
+    def finish(self, content: Json) -> Json:
+        """Encode what `content` refers to; return it."""
+        self.drain()
+        modules.settle(self)
+        return content
+
+    def drain(self) -> None:
+        """Encode the nodes met so far, and those met on the way."""
+        while self._queue:
+            label, value, encoder, path = self._queue.popleft()
+            self._path = list(path)
+            self.nodes[label] = encoder(self, value, label)
+
+    def node(self, value: Any, name: str, encoder: Any) -> Json:
+        """Return the reference to a value that is encoded once, by ``encoder(walker, value, label)``."""
+        known = self._labels.get(id(value))
+        if known is None:
+            self._counts[name] = number = self._counts.get(name, 0) + 1
+            label = name if number == 1 else f"{name} #{number}"
+            self._labels[id(value)] = known = (label, value)
+            self._queue.append((label, value, encoder, (*self._path, name)))
+        return f"-> {known[0]}"
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """How the value at hand is reached."""
+        return tuple(self._path)
+
+    @path.setter
+    def path(self, steps: tuple[str, ...]) -> None:
+        self._path = list(steps)
+
+    @contextlib.contextmanager
+    def at(self, step: str) -> Iterator[None]:
+        """Name the next step of the path that an error shows."""
+        self._path.append(step)
+        yield
+        self._path.pop()
+
+    def error(self, why: str) -> FingerprintError:
+        """Return an error that names the path to the value at hand."""
+        return FingerprintError(" -> ".join(self._path), why)
+
+    # -------------------------------------------------------------------------------------------------------- encoding
+
+    def encode(self, value: Any) -> Json:
+        """Return a value's encoding."""
+        exact = values.EXACT.get(type(value))
+        if type(value) in values.ATOMS and exact is not None:
+            return exact(self, value)
+        if id(value) in self._open:
+            return f"cycle {len(self._open) - self._open[id(value)]}"
+        self._open[id(value)] = len(self._open)
+        try:
+            return self._other(value) if exact is None else exact(self, value)
+        except RecursionError:
+            raise self.error("it is nested too deeply; pass a flatter value") from None
+        finally:
+            del self._open[id(value)]
+
+    def _other(self, value: Any) -> Json:
+        kind = type(value)
+        if kind is types.FunctionType:
+            return functions.function(self, value)
+        if issubclass(kind, type):
+            return classes.class_(self, value)
+        if issubclass(kind, types.ModuleType):
+            return modules.module(self, value)
+        if kind in functions.BUILTIN_KINDS:
+            return functions.builtin(self, value)
+        if kind is types.CodeType:
+            return functions.code(self, value)
+        if issubclass(kind, os.PathLike):
+            return self._path_like(value)
+        typing_form = classes.typing_form(self, value)
+        if typing_form is not None:
+            return typing_form
+        handler = handler_of(kind)
+        if handler is not None:
+            return [self.class_of(value), handler(self, value), *classes.extra_state(self, value)]
+        if values.is_pure(kind):
+            return classes.instance(self, value)
+        return self.node(value, f"{kind.__qualname__}()", classes.instance_node)
+
+    def class_of(self, value: Any) -> Json:
+        """Return the encoding of a value's class."""
+        return classes.class_(self, type(value))
+
+    def sorted_unordered(self, elements: Iterable[Any]) -> list[Json]:
+        """Return the encodings of a set's elements in an order of their own."""
+        found = list(elements)
+        if all(type(e) in values.ATOMS for e in found):
+            return sorted((self.encode(e) for e in found), key=values.canonical)
+        keyed = []
+        for element in found:
+            other = Walker(given=self.given, docs=self.docs, annotations=self.annotations)
+            other.module_name, other.root, other._path = self.module_name, self.root, [*self._path, "{...}"]
+            keyed.append((values.canonical([other.run({"": element}), other.nodes]), element))
+        return [self.encode(element) for _, element in sorted(keyed, key=lambda pair: pair[0])]
+
+    def _path_like(self, value: Any) -> Json:
+        """Encode a path by the content of its file, and by its name where there is none."""
+        name = os.fspath(value)
+        kind = "path" if isinstance(value, Path) else self.class_of(value)
+        if isinstance(name, str) and Path(name).is_file():
+            try:
+                return [kind, Path(name).name, values.digest_file(name)]
+            except OSError as error:
+                raise self.error(f"the file {name} cannot be read ({error}): make it readable") from error
+        return [kind, values.constant(self.normalised(name) if isinstance(name, str) else name)]
+
+    # ------------------------------------------------------------------------------------------------------ collecting
+
+    def seen_string(self, value: str) -> str:
+        """Note a string that may name a file; return it as it enters: places below the code's folder are relative."""
+        if 0 < len(value) <= _MAXIMUM_NAME and "\0" not in value and "\n" not in value:
+            self.strings.add(value)
+            self._entered[value] = self.normalised(value)
+        return self.normalised(value)
+
+    def relative(self, value: str) -> str:
+        """Return a noted string as it entered."""
+        return self._entered.get(value, value)
+
+    def normalised(self, value: str) -> str:
+        """Return a path below the folder that the code at hand is imported from as relative to it."""
+        for folder, mark in ((self.root, "<here>"), (os.path.dirname(self.root), "<here>/..")):  # noqa: PTH120
+            if len(folder) > 1 and (value == folder or value.startswith(folder + os.sep)):
+                return mark + value[len(folder) :]
+        return value
+
+    def used(self, module: str) -> Origin:
+        """Note that something of a module is used; return whose it is."""
+        origin = origin_of(module)
+        if origin.kind == "installed":
+            self.packages[origin.name] = origin.version
+        return origin
+
+    def library(self, module: str, name: str) -> Json:
+        """Return the encoding of something that a library holds under a name."""
+        self.used(module)
+        return f"library {module}.{name}"
+
+    def member(self, module: str, name: str, content: Json) -> None:
+        """Note what entered of a user's module."""
+        if self.used(module).kind == "user":
+            self.members.setdefault(module, {})[name] = content
+
+    @contextlib.contextmanager
+    def inside(self, namespace: Mapping[str, Any]) -> Iterator[None]:
+        """Resolve names and places as the module with this namespace does."""
+        before = self.module_name, self.root
+        self.module_name, self.root = str(namespace.get("__name__", "")), modules.root_of(namespace)
+        try:
+            yield
+        finally:
+            self.module_name, self.root = before
+
+
+def behaviours(walker: Walker) -> Json:
+    """Return the user's entries in ``ak.behavior``: awkward looks them up by the names of records."""
+    awkward = sys.modules.get("awkward")
+    if awkward is None:
+        return []
+    mine = []
+    for key, value in list(awkward.behavior.items()):
+        module = functions.module_of(value)
+        if module and origin_of(module).kind == "user":
+            mine.append((values.canonical(walker.encode(key)), value))
+    with walker.at("ak.behavior"):
+        return [[key, walker.encode(value)] for key, value in sorted(mine, key=lambda pair: pair[0])]
