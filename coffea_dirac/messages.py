@@ -24,7 +24,7 @@ def stale_plan(item: Any, planned: int, found: int) -> InputError:
     """Return the error for work items that were planned for another version of a file."""
     return InputError(
         f"{item.filename} has {found} entries in {item.treename!r}, but its work items were planned for {planned}. "
-        f"Probably the "
+        "Probably the "
         "file was replaced after coffea had read its metadata: plan again with Runner(..., metadata_cache={})."
     )
 
@@ -33,13 +33,13 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Proce
     """Return the error for a work item that failed, with the call that runs it again in this process."""
     error = receipt.error
     assert error is not None, "asked for a failed item only"
-    place = f"{item.filename}, tree {item.treename!r}, entries {item.entrystart} to {item.entrystop} (dataset "
-    f"{item.dataset!r})"
+    entries = f"entries {item.entrystart} to {item.entrystop}"
+    place = f"{item.filename}, tree {item.treename!r}, {entries} (dataset {item.dataset!r})"
     cause = _origin(error)
     again = (
         "To run it again in this process: processor.Runner(executor=DiracExecutor(inline=True, cache=None), "
         f"schema={getattr(call.arguments['schema'], '__name__', call.arguments['schema'])})([{_item_call(item)}], "
-        f"processor)"
+        "processor)"
     )
     what = f"{type(cause).__name__}: {_first(cause)}"
     if str(error).startswith("Failed to open file"):
@@ -56,8 +56,7 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Proce
 def _item_call(item: Any) -> str:
     return (
         f"processor.executor.WorkItem({item.dataset!r}, {item.filename!r}, {item.treename!r}, {item.entrystart}, "
-        f"{item.entrystop}, "
-        f"{item.fileuuid!r}, {item.usermeta!r})"
+        f"{item.entrystop}, {item.fileuuid!r}, {item.usermeta!r})"
     )
 
 

@@ -108,8 +108,8 @@ class Report:
 
     def __str__(self) -> str:
         items = sum(self.work_items.values())
-        text = f"{items} work item{'s' * (items != 1)}: {self.work_items['hits']} loaded, {self.work_items['misses']} "
-        "computed"
+        found = f"{self.work_items['hits']} loaded, {self.work_items['misses']} computed"
+        text = f"{items} work item{'s' * (items != 1)}: {found}"
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.reasons)
         lost = sum(len(d.failed) for d in self.datasets.values())
         return text + (f"; {reasons}" if reasons else "") + (f"; {lost} files skipped" if lost else "")

@@ -80,8 +80,7 @@ class Workers:
         except TimeoutError as error:
             raise JobServiceError(
                 f"no worker of {client!r} came within {NO_WORKER_DEADLINE_S:.0f} s. Probably its jobs still wait, or "
-                f"the "
-                "cluster was never scaled: cluster.scale(2) starts two workers."
+                "the cluster was never scaled: cluster.scale(2) starts two workers."
             ) from error
         return client
 
@@ -168,7 +167,7 @@ class _Stream:
                 if self._client.status not in ("running", "connecting"):
                     raise JobServiceError(
                         f"the client is {self._client.status}: the scheduler has gone; run again, what is kept is "
-                        f"loaded"
+                        "loaded"
                     ) from None
                 workers = self._client.nthreads()
                 if workers:
@@ -177,8 +176,7 @@ class _Stream:
                 elif time.monotonic() > deadline:
                     raise JobServiceError(
                         f"no worker has been there for {NO_WORKER_DEADLINE_S:.0f} s: all were lost and none came "
-                        f"again; "
-                        "run again, what is kept is loaded"
+                        "again; run again, what is kept is loaded"
                     ) from None
 
 
