@@ -1,6 +1,6 @@
 """Records and where they lie: packs, their footers, and the index over all of them, on any store.
 
-`format` turns records and rows into bytes and back, `pack` writes and reads packs, `index` answers which rows there are.
+`format` turns records and rows into bytes and back, `pack` writes and reads packs, `index` knows which rows there are.
 """
 
 from __future__ import annotations

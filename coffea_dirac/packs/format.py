@@ -1,8 +1,8 @@
 """Bytes of records and of tables of rows; no store is touched here.
 
-A record is ``prefix | statement | signature | payload``.  The statement is canonical JSON of all that the record says of
-itself (key, discovered inputs, second key, digest of the payload, codec, info); it can be made again from the record's
-row, so one comparison of bytes tells a record that lies at the wrong place from the right one.
+A record is ``prefix | statement | signature | payload``.  The statement is canonical JSON of all that the record says
+of itself (key, discovered inputs, second key, digest of the payload, codec, info); it can be made again from the
+record's row, so one comparison of bytes tells a record that lies at the wrong place from the right one.
 
 A table of rows is JSON by columns, followed by a trailer with its digest and its length: footers of packs and index
 blobs both end in one, and what has no valid trailer does not exist.

@@ -13,7 +13,6 @@ from coffea_dirac.packs.format import Table, canonical, table_bytes
 from coffea_dirac.packs.pack import PACK_NAME, SESSIONS, read_footer, read_index
 
 _INDEX_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/i/(\d+)\.idx")
-_CLOSE_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/close\.json")
 # Fewer new rows are not worth a blob before the end: their footers can be read.
 _FIRST_INDEX_ROWS = 256
 
@@ -71,29 +70,24 @@ class Index:
         """
         self.problems = []
         names = [blob.name for blob in self._store.list(SESSIONS)]
-        closed = {found[1] for found in map(_CLOSE_NAME.fullmatch, names) if found}
-        for found in filter(None, map(_INDEX_NAME.fullmatch, names)):
-            if not self._take_index(found[0]):
-                # The footers still tell what a damaged index blob would have told.
-                closed.discard(found[1])
-        packs = [found for found in map(PACK_NAME.fullmatch, names) if found]
-        self._packs = {found[0] for found in packs}
-        for found in packs:
-            if found[1] not in closed and found[0] not in self._covered:
-                self._take_footer(found[0])
+        for name in filter(_INDEX_NAME.fullmatch, names):
+            self._take_index(name)
+        self._packs = set(filter(PACK_NAME.fullmatch, names))
+        # Packs of sessions still open or dead, and those whose index blob is damaged or gone.
+        for name in sorted(self._packs - self._covered):
+            self._take_footer(name)
 
-    def _take_index(self, name: str) -> bool:
+    def _take_index(self, name: str) -> None:
         if name in self._read:
-            return True
+            return
         try:
             table = self._read_index(name)
         except CorruptRecordError as error:
             self.problems.append(str(error))
-            return False
+            return
         self._read.add(name)
         self._covered.update(table.packs)
         self._enter(table)
-        return True
 
     def _read_index(self, name: str) -> Table:
         if self._copies is None:

@@ -94,7 +94,7 @@ class PackWriter:
 
 def plain(name: str) -> str:
     """Return a name with nothing in it that a store does not take."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name) or "_"
+    return re.sub(r"[^A-Za-z0-9_.-]|^\.", "_", name) or "_"
 
 
 def read_footer(store: Store, name: str) -> Table:

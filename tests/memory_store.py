@@ -1,0 +1,35 @@
+"""A store in a dict, for tests that need thousands of stores, and that counts what it is asked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from coffea_dirac.errors import StoreError
+from coffea_dirac.interfaces import Blob
+
+
+class MemoryStore:
+    url = "memory://test"
+
+    def __init__(self, blobs: Mapping[str, bytes] | None = None) -> None:
+        self.blobs = dict(blobs or {})
+        self.calls: Counter[str] = Counter()
+
+    def list(self, prefix: str = "") -> list[Blob]:
+        self.calls["list"] += 1
+        return sorted(Blob(name, len(data), 0.0) for name, data in self.blobs.items() if name.startswith(prefix))
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes | None:
+        self.calls["read"] += 1
+        data = self.blobs.get(name)
+        return None if data is None else data[start:stop]
+
+    def create(self, name: str, data: bytes) -> None:
+        self.calls["create"] += 1
+        if name in self.blobs:
+            raise StoreError(f"{name} is there already")
+        self.blobs[name] = data
+
+    def delete(self, name: str) -> None:
+        self.blobs.pop(name, None)
