@@ -1,0 +1,96 @@
+"""Objects and events that the ttbar analysis selects.
+
+Cuts are those of version 2 of the AGC ttbar task (docs/versionsdescription.rst of iris-hep/analysis-grand-challenge).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from coffea.nanoevents.methods import vector
+
+PT_MIN = 30.0
+"""Smallest transverse momentum of leptons and jets, GeV."""
+B_TAG_THRESHOLD = 0.5
+"""A jet with a larger discriminator counts as a b jet."""
+_TIGHT_LEPTON_VETO = 4
+
+
+def with_p4(pt: Any, collection: Any, **more: Any) -> Any:
+    """Return the four-momenta of a collection with the given pt, and further fields."""
+    fields = {"pt": pt, "eta": collection.eta, "phi": collection.phi, "mass": collection.mass, **more}
+    return ak.zip(fields, with_name="PtEtaPhiMLorentzVector", behavior=vector.behavior)
+
+
+def field(collection: Any, *names: str) -> Any:
+    """Return the first of the named fields that a collection has: NanoAOD renames them between versions.
+
+    Raises
+    ------
+    ValueError
+        It has none of them.
+    """
+    for name in names:
+        if name in ak.fields(collection):
+            return collection[name]
+    raise ValueError(f"the collection has none of the fields {', '.join(names)}; it has {', '.join(ak.fields(collection))}")
+
+
+def is_good_electron(electrons: Any) -> Any:
+    """Whether an electron is tight and central."""
+    tight = (electrons.cutBased == 4) & (electrons.sip3d < 4)
+    return (electrons.pt > PT_MIN) & (abs(electrons.eta) < 2.1) & tight
+
+
+def is_good_muon(muons: Any) -> Any:
+    """Whether a muon is tight, isolated and central."""
+    tight = muons.tightId & (muons.sip3d < 4) & (muons.pfRelIso04_all < 0.15)
+    return (muons.pt > PT_MIN) & (abs(muons.eta) < 2.1) & tight
+
+
+def is_good_jet(pt: Any, jets: Any) -> Any:
+    """Whether a jet of the given pt is central and no lepton (NanoAOD v15 keeps tight jets only and has no jetId)."""
+    found = (pt > PT_MIN) & (abs(jets.eta) < 2.4)
+    return found & (jets.jetId & _TIGHT_LEPTON_VETO != 0) if "jetId" in ak.fields(jets) else found
+
+
+def select(events: Any, jet_pt: Any) -> dict[str, Any]:
+    """Return the selected objects of events with one lepton, four jets and a b jet.
+
+    Parameters
+    ----------
+    events : NanoEvents
+        Events of one work item.
+    jet_pt : awkward array
+        pt of each jet, GeV, after a variation.
+
+    Returns
+    -------
+    dict
+        ``jets`` (by descending pt as in the file, with ``btag`` and ``qgl``), ``electrons``, ``muons``, ``b_jets`` (their
+        number) and ``is_even`` (of the event number), for the selected events.
+    """
+    electron, muon = is_good_electron(events.Electron), is_good_muon(events.Muon)
+    jet = is_good_jet(jet_pt, events.Jet)
+    btag = field(events.Jet, "btagCSVV2", "btagDeepFlavB")
+    qgl = field(events.Jet, "qgl", "btagPNetQvG")
+    b_jets = ak.sum(btag[jet] > B_TAG_THRESHOLD, axis=1)
+    one_lepton = ak.sum(electron, axis=1) + ak.sum(muon, axis=1) == 1
+    keep = one_lepton & (ak.sum(jet, axis=1) >= 4) & (b_jets >= 1)
+    jets = with_p4(jet_pt, events.Jet, btag=btag, qgl=qgl)
+    return {
+        "jets": jets[jet][keep],
+        "electrons": with_p4(events.Electron.pt, events.Electron)[electron][keep],
+        "muons": with_p4(events.Muon.pt, events.Muon)[muon][keep],
+        "b_jets": b_jets[keep],
+        "is_even": np.asarray(events.event[keep]) % 2 == 0,
+    }
+
+
+def in_region(selected: dict[str, Any], region: str) -> dict[str, Any]:
+    """Return what is selected in region ``4j1b`` (one b jet) or ``4j2b`` (two or more)."""
+    b_jets = np.asarray(selected["b_jets"])
+    mask = b_jets == 1 if region == "4j1b" else b_jets >= 2
+    return {name: values[mask] for name, values in selected.items()}
