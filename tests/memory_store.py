@@ -1,12 +1,14 @@
-"""A store in a dict, for tests that need thousands of stores, and that counts what it is asked."""
+"""What tests of packs share: a store in a dict that counts what it is asked, a key, a pack."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from coffea_dirac.errors import StoreError
-from coffea_dirac.interfaces import Blob
+from coffea_dirac.interfaces import Blob, Record, Row, Store
+from coffea_dirac.packs import PackWriter
 
 
 class MemoryStore:
@@ -33,3 +35,16 @@ class MemoryStore:
 
     def delete(self, name: str) -> None:
         self.blobs.pop(name, None)
+
+
+def key(i: int | str) -> str:
+    """Return a key that looks like a fingerprint."""
+    return hashlib.sha256(f"key {i}".encode()).hexdigest()
+
+
+def keep(store: Store, session: str, records: Sequence[Record], worker: str = "w") -> list[Row]:
+    """Write records as one pack and return their rows."""
+    writer = PackWriter(store, session, worker)
+    for one in records:
+        writer.add(one)
+    return writer.close()

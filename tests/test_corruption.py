@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_store import MemoryStore
-from test_packs import keep, key
+from memory_store import MemoryStore, keep, key
 
 from coffea_dirac import codecs
 from coffea_dirac.errors import CorruptRecordError, PayloadError

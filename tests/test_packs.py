@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_store import MemoryStore
+from memory_store import MemoryStore, keep, key
 
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.interfaces import Discovered, Record, Row, Store
@@ -23,22 +23,11 @@ from coffea_dirac.packs.pack import PACK_NAME, read_footer
 from coffea_dirac.stores import LocalStore
 
 
-def key(i: int | str) -> str:
-    return hashlib.sha256(f"key {i}".encode()).hexdigest()
-
-
 def record(i: int, size: int = 100) -> Record:
     inputs = (Discovered("file", "corrections.json", "ab" * 32), Discovered("metadata", "xsec", "cd" * 32))[: i % 3]
     info = {"stage": "process", "seconds": 0.1 * i, "entries": i, "columns": ["nJet", "Jet_pt"]}
     payload = hashlib.sha256(bytes([i % 256])).digest() * (size // 32 + 1)
     return Record(key(i), payload[:size], "tree/1", inputs, f"second {i}" if i % 2 else "", info)
-
-
-def keep(store: Store, session: str, records: list[Record], worker: str = "w") -> list[Row]:
-    writer = PackWriter(store, session, worker)
-    for one in records:
-        writer.add(one)
-    return writer.close()
 
 
 @pytest.fixture
@@ -412,7 +401,7 @@ def test_copies_of_index_blobs_are_kept_near_by_and_checked() -> None:
         reader = Index(far, copies=near)
         reader.refresh()
         assert reader.rows([key(1)]) == {key(1): rows}
-        return far.calls["read"]
+        return int(far.calls["read"])
 
     assert reads() > 0
     assert near.blobs == {name: far.blobs[name]}
