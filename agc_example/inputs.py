@@ -42,7 +42,9 @@ def fileset_from(path: Path, *, files: int | None = None) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise InputListError(f"{path} is missing: generate data with --generate, or name a list with --inputs") from error
+        raise InputListError(
+            f"{path} is missing: generate data with --generate, or name a list with --inputs"
+        ) from error
     except ValueError as error:
         raise InputListError(f"{path} is no JSON ({error})") from error
     if not isinstance(found, dict) or not found:
@@ -56,11 +58,16 @@ def _of_agc(path: Path, found: dict[str, Any], files: int | None) -> dict[str, A
     fileset = {}
     for process, variations in found.items():
         if process not in CROSS_SECTIONS:
-            raise InputListError(f"{path}: no cross section is known for {process!r}; known are {', '.join(CROSS_SECTIONS)}")
+            raise InputListError(
+                f"{path}: no cross section is known for {process!r}; known are {', '.join(CROSS_SECTIONS)}"
+            )
         for variation, sample in variations.items():
             chosen = sample["files"][:files]
             metadata = {"process": process, "variation": variation, "nevts": sum(file["nevts"] for file in chosen)}
-            fileset[f"{process}__{variation}"] = {"files": [_place(path, f["path"]) for f in chosen], "metadata": metadata}
+            fileset[f"{process}__{variation}"] = {
+                "files": [_place(path, f["path"]) for f in chosen],
+                "metadata": metadata,
+            }
     return fileset
 
 

@@ -35,7 +35,9 @@ def field(collection: Any, *names: str) -> Any:
     for name in names:
         if name in ak.fields(collection):
             return collection[name]
-    raise ValueError(f"the collection has none of the fields {', '.join(names)}; it has {', '.join(ak.fields(collection))}")
+    raise ValueError(
+        f"the collection has none of the fields {', '.join(names)}; it has {', '.join(ak.fields(collection))}"
+    )
 
 
 def is_good_electron(electrons: Any) -> Any:
