@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 if __package__ in (None, ""):
     # Called by its path: the package is one folder up, here and at the workers.
@@ -93,7 +94,7 @@ def finish(result: Result, fileset: dict[str, Any], folder: Path) -> list[Path]:
     return written + output.plot_regions(regions, folder)
 
 
-def main(
+def main(  # noqa: PLR0913, PLR0917 - a command line is its options
     inputs: Annotated[
         Path | None, typer.Option(help="The AGC's own list of inputs, or a coffea fileset, as JSON.")
     ] = None,
@@ -105,9 +106,10 @@ def main(
     workers: Annotated[int | None, typer.Option(help="Processes; by default one for each core.")] = None,
     cache: Annotated[str | None, typer.Option(help="Where results are kept; 'off' for nowhere.")] = None,
     skip_bad_files: Annotated[
-        bool, typer.Option(help="Leave unreadable files out (nothing is normalised then).")
+        bool, typer.Option(help="Leave unreadable files out; nothing is normalised then.")
     ] = False,
     output: Annotated[Path, typer.Option(help="Where histograms and plots go.")] = Path("agc_output"),
+    summary: Annotated[Path | None, typer.Option(help="Write what the run did to this JSON file.")] = None,
 ) -> None:
     """Run the AGC ttbar analysis and write histograms and plots."""
     from rich.console import Console
@@ -125,12 +127,26 @@ def main(
         chosen = executor_for(executor, workers=workers, cache=cache)
         result = analyse(fileset, executor=chosen, use_ml=ml, chunksize=chunksize, skipbadfiles=skip_bad_files)
         if result.report is not None:
-            console.print(result.report)
-        for path in finish(result, fileset, output):
-            console.print(f"wrote {path}")
+            console.print(str(result.report), highlight=False)
+        written = finish(result, fileset, output)
     except (InputListError, IncompleteSampleError, CoffeaDiracError) as error:
-        console.print(f"[red]agc_example:[/red] {error}", highlight=False)
+        console.print(f"[red]agc_example:[/red] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
+    for path in written:
+        console.print(f"wrote {path}", highlight=False)
+    if summary is not None:
+        summary.write_text(json.dumps(facts(result, written), indent=1) + "\n")
+
+
+def facts(result: Result, written: list[Path]) -> dict[str, Any]:
+    """Return what a run did, as JSON values; a work item counts as computed if there is no report."""
+    report = result.report
+    events = sum(result.out["events"].values())
+    found: dict[str, Any] = {"events": events, "wall_s": round(result.wall_s, 3), "written": list(map(str, written))}
+    if report is not None:
+        items = report.work_items
+        found |= {"work_items": sum(items.values()), **items, "reasons": report.reasons}
+    return found
 
 
 def _generated(folder: Path, files: int, events: int) -> Path:
@@ -138,11 +154,6 @@ def _generated(folder: Path, files: int, events: int) -> Path:
 
     found: Path = generate(folder, files=files, events=events)
     return found
-
-
-def dump_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON."""
-    path.write_text(json.dumps(value, indent=1) + "\n")
 
 
 if __name__ == "__main__":
