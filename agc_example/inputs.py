@@ -29,8 +29,8 @@ def fileset_from(path: Path, *, files: int | None = None) -> dict[str, Any]:
     Parameters
     ----------
     path : Path
-        The AGC's form is ``{process: {variation: {"nevts_total": .., "files": [{"path": .., "nevts": ..}]}}}``; a coffea
-        fileset has metadata ``process``, ``variation`` and ``nevts``.
+        The AGC's form is ``{process: {variation: {"nevts_total": .., "files": [{"path": .., "nevts": ..}]}}}``; a
+        coffea fileset has metadata ``process``, ``variation`` and ``nevts``.
     files : int, optional
         At most so many files of each sample.
 

@@ -89,7 +89,7 @@ def normalised(histogram: hist.Hist, events: Mapping[str, int]) -> hist.Hist:
 
 
 def named(histograms: Mapping[str, hist.Hist]) -> Iterator[tuple[str, hist.Hist]]:
-    """Yield (name, 1D histogram) as the AGC names them: ``4j1b_ttbar``, ``4j1b_ttbar_pt_scale_up``, ``4j1b_pseudodata``.
+    """Yield (name, 1D histogram) as the AGC names them: ``4j1b_ttbar``, ``4j1b_ttbar_ME_var``, ``4j1b_pseudodata``.
 
     Combinations that no event fell into are left out; pseudodata is half of each alternative ttbar sample plus W+jets.
     """

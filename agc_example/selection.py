@@ -71,7 +71,7 @@ def select(events: Any, jet_pt: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``jets`` (by descending pt as in the file, with ``btag`` and ``qgl``), ``electrons``, ``muons``, ``b_jets`` (their
+        ``jets`` (in the order of the file, with ``btag`` and ``qgl``), ``electrons``, ``muons``, ``b_jets`` (their
         number) and ``is_even`` (of the event number), for the selected events.
     """
     electron, muon = is_good_electron(events.Electron), is_good_muon(events.Muon)
