@@ -194,9 +194,9 @@ def _read_scalar(decoder: Decoder, args: Sequence[Any]) -> Any:
     return np.frombuffer(data, dtype)[0].copy() if data else np.zeros((), dtype)[()]
 
 
-# Their arrays would cut off zeros at the end.
+# Their arrays would cut off zeros at the end, and so would str().
 _SCALARS_BY_VALUE: Mapping[type, Writer] = {
-    np.str_: lambda encoder, value: ["numpy:str", encoder.node(str(value))],
+    np.str_: lambda encoder, value: ["numpy:str", encoder.node(value[:])],
     np.bytes_: lambda encoder, value: ["numpy:bytes", encoder.node(bytes(value))],
 }
 
