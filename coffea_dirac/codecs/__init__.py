@@ -1,7 +1,7 @@
 """Results to canonical bytes and back, without loss and without pickle.
 
-`tree` walks plain Python values; `arrays` (numpy), `columns` (awkward), `histograms` and `accumulators` (coffea's, and the
-containers of ``collections``) know the types of one library each and are imported when one is met.
+`tree` walks over a result and knows Python's own values by `plain`; `arrays` (numpy), `columns` (awkward), `histograms`
+and `accumulators` (coffea's, and ``collections``) know the types of one library each, imported when one is met.
 """
 
 from __future__ import annotations

@@ -10,18 +10,8 @@ from typing import Any
 import numpy as np
 from coffea.processor import accumulator as coffea
 
-from coffea_dirac.codecs.tree import (
-    Decoder,
-    Encoder,
-    Node,
-    Reader,
-    Writer,
-    members,
-    pairs,
-    read_pairs,
-    read_sequence,
-    sequence,
-)
+from coffea_dirac.codecs.plain import members, pairs, read_pairs, read_sequence, sequence
+from coffea_dirac.codecs.tree import Decoder, Encoder, Node, Reader, Writer
 
 _COFFEA = (
     coffea.value_accumulator,

@@ -43,7 +43,7 @@ def write_array(encoder: Encoder, value: Any) -> Node:
 
 
 def raw(array: np.ndarray[Any, Any]) -> memoryview:
-    """Return the bytes of an array in C order, without a copy where it is so already; bytes that mean nothing are zero."""
+    """Return the bytes of an array in C order, not copied if they are so already; bytes that mean nothing are zero."""
     if not array.nbytes:
         return memoryview(b"")
     array = np.ascontiguousarray(array).reshape(-1)
@@ -156,15 +156,8 @@ def _read_items(decoder: Decoder, args: Sequence[Any], dtype: Any) -> np.ndarray
 
 
 def _write_masked(encoder: Encoder, value: Any) -> Node:
-    if (
-        value.__dict__.get("_optinfo")
-        or value.dtype.names is not None
-        and value._fill_value is not None
-        and value.dtype.hasobject
-    ):
-        raise encoder.refuse(
-            value, "it is masked and has objects or more than data and mask; keep data and mask as two arrays"
-        )
+    if value.dtype.hasobject or value.__dict__.get("_optinfo"):
+        raise encoder.refuse(value, "it is masked and has objects inside; keep its data and its mask as two arrays")
     mask = None if value.mask is np.ma.nomask else write_array(encoder, value.mask)
     fill = None if value._fill_value is None else write_array(encoder, np.asarray(value._fill_value))
     return ["numpy:maskedarray", write_array(encoder, value.data), mask, fill, bool(value.hardmask)]

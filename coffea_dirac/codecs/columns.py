@@ -12,15 +12,8 @@ import awkward as ak
 import numpy as np
 
 from coffea_dirac.codecs.arrays import raw
-from coffea_dirac.codecs.tree import (
-    Decoder,
-    Encoder,
-    Node,
-    Reader,
-    Writer,
-    pairs,
-    read_pairs,
-)
+from coffea_dirac.codecs.plain import pairs, read_pairs
+from coffea_dirac.codecs.tree import Decoder, Encoder, Node, Reader, Writer
 from coffea_dirac.errors import PayloadError
 
 _METHODS = "coffea.nanoevents.methods"
@@ -77,7 +70,7 @@ def _behavior(encoder: Encoder, value: Any) -> Node:
             return name
     raise encoder.refuse(
         value,
-        "it has a behavior= of its own; put that into ak.behavior, or keep ak.to_packed(ak.Array(array, behavior=None))",
+        "it has a behavior= of its own; put that into ak.behavior, or keep ak.Array(array, behavior=None)",
     )
 
 

@@ -14,15 +14,8 @@ import boost_histogram as bh
 import hist
 import numpy as np
 
-from coffea_dirac.codecs.tree import (
-    Decoder,
-    Encoder,
-    Node,
-    Reader,
-    Writer,
-    pairs,
-    read_pairs,
-)
+from coffea_dirac.codecs.plain import pairs, read_pairs
+from coffea_dirac.codecs.tree import Decoder, Encoder, Node, Reader, Writer
 from coffea_dirac.errors import PayloadError
 
 _CLASSES: Mapping[str, type] = {"hist.Hist": hist.Hist, "hist.NamedHist": hist.NamedHist, "bh.Histogram": bh.Histogram}

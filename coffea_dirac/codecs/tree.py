@@ -1,9 +1,9 @@
 """The walk over a result: a small tree in JSON, and beside it the large buffers as they are in memory.
 
-A payload is ``size of the head | head | buffers``, all aligned to eight bytes.  The head is JSON, ``[tree, sizes]``.  In
-the tree None, bool, str, finite floats and integers below 2**63 stand for themselves; everything else is a list that
-begins with the name of its kind.  Equal values of equal types make equal bytes in every process; which kinds exist is
-written here and in the modules of `_GROUPS`, so a payload can name no code to be run.
+A payload is ``size of the head | head | buffers``, all aligned to eight bytes.  The head is JSON, ``[tree, sizes]``.
+In the tree None, bool, str, finite floats and integers below 2**63 stand for themselves; everything else is a list
+that begins with the name of its kind.  Equal values of equal types make equal bytes in every process; which kinds there
+are is written here and in the modules of `_GROUPS`, so a payload can name no code to be run.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import importlib
 import itertools
 import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from coffea_dirac.codecs import plain
 from coffea_dirac.errors import CodecError, ConfigurationError, PayloadError
 
 Node = Any
@@ -85,7 +86,7 @@ def register_codec(kind: type, dump: Callable[[Any], Any], load: Callable[[Any],
         raise ConfigurationError("register_codec takes a type and two functions: register_codec(Cutflow, dump, load)")
     if "<locals>" in kind.__qualname__:
         raise ConfigurationError(
-            f"{kind.__qualname__} is defined inside a function, where no other process finds it: define it at the top level"
+            f"{kind.__qualname__} is defined inside a function, where no other process finds it; define it at top level"
         )
     if _built_in(kind) is not None:
         raise ConfigurationError(f"{_name(kind)} is kept already; register_codec is for other types")
@@ -149,7 +150,7 @@ class Encoder:
 
     def node(self, value: Any) -> Node:
         """Return the node of a value, or raise `CodecError`."""
-        writer = _WRITERS.get(type(value)) or _writer(type(value))
+        writer = plain.WRITERS.get(type(value)) or _writer(type(value))
         if writer is None:
             raise self.refuse(value)
         return writer(self, value)
@@ -168,6 +169,11 @@ class Encoder:
         self._buffers.append(data)
         self._sizes.append(len(data))
         return len(self._sizes) - 1
+
+    def alone(self, value: Any) -> bytes:
+        """Return the bytes of a member of the value in hand, as if it were all there is."""
+        other = Encoder(_path=[*self._path])
+        return other.finish(other.item(value, value))
 
     def refuse(self, value: Any, hint: str = "") -> CodecError:
         """Return the error for a value that cannot be written."""
@@ -245,8 +251,8 @@ def _group(library: str) -> Any:
 
 
 def _built_in(kind: type) -> Writer | None:
-    if kind in _WRITERS:
-        return _WRITERS[kind]
+    if kind in plain.WRITERS:
+        return plain.WRITERS[kind]
     # Subclasses that a library makes as it runs (awkward's arrays with behavior) live in other modules than it.
     for library in dict.fromkeys(base.__module__.partition(".")[0] for base in kind.__mro__):
         group = _group(library)
@@ -264,7 +270,7 @@ def _writer(kind: type) -> Writer | None:
 
 
 def _reader(tag: str) -> Reader:
-    reader = _READERS.get(tag)
+    reader = _read_own if tag == "own" else plain.READERS.get(tag)
     if reader is None:
         group = _group(tag.partition(":")[0])
         reader = group.READERS.get(tag) if group else None
@@ -279,121 +285,7 @@ def _read_own(decoder: Decoder, args: Sequence[Any]) -> Any:
     if own is None:
         kind, _, version = name.partition("/")
         raise PayloadError(
-            f"it has a part of type {kind} in version {version}, which no codec here reads: import the module that calls "
-            f"register_codec({kind.rpartition('.')[2]}, ...)"
+            f"it has a part of type {kind} in version {version}, which no codec here reads: "
+            f"import the module that calls register_codec({kind.rpartition('.')[2]}, ...)"
         )
     return own.load(decoder.value(tree))
-
-
-# ------------------------------------------------------------------------------------------- plain values
-
-
-def _write_itself(_: Encoder, value: Any) -> Node:
-    return value
-
-
-def _write_int(_: Encoder, value: int) -> Node:
-    return value if -(1 << 63) <= value < 1 << 63 else ["int", hex(value)]
-
-
-def _write_float(_: Encoder, value: float) -> Node:
-    # JSON has no word for infinities, and none for the bits of a NaN.
-    return value if value - value == 0.0 else ["float", struct.pack("<d", value).hex()]
-
-
-def _write_complex(encoder: Encoder, value: complex) -> Node:
-    return ["complex", _write_float(encoder, value.real), _write_float(encoder, value.imag)]
-
-
-def _write_str(_: Encoder, value: str) -> Node:
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            # JSON would join two surrogates into one character.
-            return ["str", value.encode("utf-8", "surrogatepass").hex()]
-    return value
-
-
-def _write_bytes(encoder: Encoder, value: bytes | bytearray) -> Node:
-    return [type(value).__name__, encoder.buffer(bytes(value))]
-
-
-def _write_sequence(encoder: Encoder, value: Sequence[Any]) -> Node:
-    return [type(value).__name__, *sequence(encoder, value)]
-
-
-def _write_set(encoder: Encoder, value: set[Any] | frozenset[Any]) -> Node:
-    return [type(value).__name__, *members(encoder, value)]
-
-
-def _write_dict(encoder: Encoder, value: dict[Any, Any]) -> Node:
-    return ["dict", *pairs(encoder, value)]
-
-
-def sequence(encoder: Encoder, value: Sequence[Any]) -> list[Node]:
-    """Return the nodes of the items of a sequence."""
-    return [encoder.item(item, i) for i, item in enumerate(value)]
-
-
-def pairs(encoder: Encoder, value: Mapping[Any, Any]) -> list[Node]:
-    """Return the nodes of keys and values in turn, in their order."""
-    nodes: list[Node] = []
-    for key, item in value.items():
-        nodes += (encoder.item(key, key), encoder.item(item, key))
-    return nodes
-
-
-def members(encoder: Encoder, value: set[Any] | frozenset[Any]) -> list[Node]:
-    """Return the nodes of the members of a set, in the order of their bytes: sets differ in order between processes."""
-
-    def alone(member: Any) -> bytes:
-        other = Encoder(_path=[*encoder._path])
-        return other.finish(other.item(member, member))
-
-    return [encoder.item(member, member) for member in sorted(value, key=alone)]
-
-
-def read_pairs(decoder: Decoder, nodes: Sequence[Any]) -> dict[Any, Any]:
-    """Return what `pairs` made nodes of."""
-    values = iter(nodes)
-    found = {decoder.value(key): decoder.value(item) for key, item in zip(values, values, strict=True)}
-    if 2 * len(found) != len(nodes):
-        raise PayloadError("a key comes twice in one of its dicts")
-    return found
-
-
-def read_sequence(decoder: Decoder, nodes: Sequence[Any]) -> list[Any]:
-    """Return what `sequence` or `members` made nodes of."""
-    return [decoder.value(node) for node in nodes]
-
-
-_WRITERS: Mapping[type, Writer] = {
-    type(None): _write_itself,
-    bool: _write_itself,
-    int: _write_int,
-    float: _write_float,
-    complex: _write_complex,
-    str: _write_str,
-    bytes: _write_bytes,
-    bytearray: _write_bytes,
-    list: _write_sequence,
-    tuple: _write_sequence,
-    set: _write_set,
-    frozenset: _write_set,
-    dict: _write_dict,
-}
-_READERS: Mapping[str, Reader] = {
-    "int": lambda _, args: int(args[0], 16),
-    "float": lambda _, args: struct.unpack("<d", bytes.fromhex(args[0]))[0],
-    "complex": lambda decoder, args: complex(decoder.value(args[0]), decoder.value(args[1])),
-    "str": lambda _, args: bytes.fromhex(args[0]).decode("utf-8", "surrogatepass"),
-    "bytes": lambda decoder, args: bytes(decoder.buffer(args[0])),
-    "bytearray": lambda decoder, args: bytearray(decoder.buffer(args[0])),
-    "list": read_sequence,
-    "tuple": lambda decoder, args: tuple(read_sequence(decoder, args)),
-    "set": lambda decoder, args: set(read_sequence(decoder, args)),
-    "frozenset": lambda decoder, args: frozenset(read_sequence(decoder, args)),
-    "dict": read_pairs,
-    "own": _read_own,
-}

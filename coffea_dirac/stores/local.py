@@ -58,7 +58,8 @@ class LocalStore:
     path: Path
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        object.__setattr__(self, "path", Path(os.path.abspath(Path(path).expanduser())))
+        # Not resolve(): that looks at the disk, and takes the links away that the user wrote.
+        object.__setattr__(self, "path", Path(os.path.abspath(Path(path).expanduser())))  # noqa: PTH100
 
     @property
     def url(self) -> str:
@@ -83,7 +84,7 @@ class LocalStore:
         """Return bytes ``start:stop`` of a blob, as a slice of bytes would, or None if it is missing."""
         _check(name)
         try:
-            with open(self.path / name, "rb", buffering=0) as file:
+            with (self.path / name).open("rb", buffering=0) as file:
                 # The slice is cut to the file's size first: what asks for 2**60 bytes must not allocate them.
                 first, last, _ = slice(start, stop).indices(os.fstat(file.fileno()).st_size)
                 return _read_all(file.fileno(), first, last)
