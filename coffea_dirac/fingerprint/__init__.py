@@ -179,6 +179,7 @@ def _describe(
     while True:
         walker = Walker(omit=omit, given=sources, docs=docs, annotations=annotations)
         walker.omitting = {c for value in roots.values() for c in type(_instance(value)).__mro__} if omit else set()
+        walker.root_names |= {str(getattr(value, "__name__", "")) for value in roots.values()}
         tree: dict[str, Json] = {"scheme": SCHEME, "roots": walker.run(roots)}
         if {"awkward", "coffea", "vector", "dask-awkward"} & set(walker.packages):
             tree["behavior"] = walker.finish(behaviours(walker))

@@ -22,6 +22,12 @@ from coffea_dirac.fingerprint.dump import constant, dump_function
 from coffea_dirac.fingerprint.names import Chain, Uses, uses_of
 
 _FUTURE_FLAGS = 0x1FE0000  # of __future__ statements: they act on the code around a function, not in it
+_LOAD_GLOBAL = dis.opmap["LOAD_GLOBAL"]
+_NAME_OPERATIONS = frozenset(
+    number
+    for name, number in dis.opmap.items()
+    if name in ("LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
+)
 _NODES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -225,10 +231,18 @@ SOURCES = Sources()
 
 
 def _names(code: CodeType) -> frozenset[str]:
-    """Return every name the compiled code can look up; what the compiler removed as dead is not among them."""
-    return frozenset(code.co_names).union(
-        code.co_freevars, *(_names(c) for c in code.co_consts if isinstance(c, CodeType))
-    )
+    """Return every name the compiled code looks up; code that the compiler removed as dead looks up nothing."""
+    found = set(code.co_freevars)
+    extended = 0
+    raw = code.co_code
+    for at in range(0, len(raw), 2):
+        operation, argument = raw[at], raw[at + 1] | extended
+        extended = argument << 8 if operation == dis.EXTENDED_ARG else 0
+        if operation == _LOAD_GLOBAL:
+            found.add(code.co_names[argument >> 1])
+        elif operation in _NAME_OPERATIONS and argument < len(code.co_names):
+            found.add(code.co_names[argument])
+    return frozenset(found).union(*(_names(c) for c in code.co_consts if isinstance(c, CodeType)))
 
 
 def _uses_of_code(code: CodeType) -> Uses:

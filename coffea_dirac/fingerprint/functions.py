@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import sys
 import types
+from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from coffea_dirac.fingerprint import modules
@@ -40,6 +42,7 @@ _DYNAMIC = {
     "_getframe": "it reads the variables of its callers; pass them as arguments",
     "currentframe": "it reads the variables of its callers; pass them as arguments",
 }
+_HERE = str(Path(__file__).parent.parent)
 _DYNAMIC_MODULES = frozenset({"builtins", "importlib", "sys", "inspect"})
 _DOC_READERS = frozenset({"__doc__", "getdoc"})
 _ANNOTATION_READERS = frozenset({"__annotations__", "get_type_hints", "signature", "getfullargspec", "get_annotations"})
@@ -56,7 +59,9 @@ def module_of(value: Any) -> str:
 
 def function(walker: Walker, value: types.FunctionType) -> Json:
     """Return the encoding of a function."""
-    if walker.used(module_of(value)).kind == "user":
+    kind = walker.used(module_of(value)).kind
+    # What a doctest or a debugger defines in the name of this package is not in its files.
+    if kind == "user" or (kind == "own" and not value.__code__.co_filename.startswith(_HERE)):
         return walker.node(value, value.__code__.co_qualname, _user_function)
     name = value.__code__.co_qualname
     found: Any = sys.modules.get(module_of(value))
@@ -188,12 +193,15 @@ def _names(walker: Walker, value: types.FunctionType, unit: Unit) -> dict[str, J
     """Return what a function finds under the names it uses: globals, builtins, imports in its body."""
     namespace = value.__globals__
     walker.written_names.update((id(namespace), name) for name in unit.uses.writes | unit.uses.rebinds)
-    walker.written_values.update(id(namespace[name]) for name in unit.uses.writes if name in namespace)
+    values = (namespace.get(name) for name in unit.uses.writes)
+    walker.written_values.update(id(v) for v in values if isinstance(v, dict | list | set | deque))
     found: dict[str, Json] = {}
     chains = {name: set(used) for name, used in unit.uses.chains.items()}
+    looked_up = unit.names | unit.uses.named_in_text
     _constant_calls(walker, value, unit, chains, found)
     for name in sorted(chains):
-        if name in value.__code__.co_freevars or name not in unit.names:
+        named_in_text = chains[name] != unit.uses.chains.get(name)
+        if name in value.__code__.co_freevars or not (name in looked_up or named_in_text):
             continue
         with walker.at(f"global {name!r}"):
             modules.global_(walker, namespace, name, chains[name], found)

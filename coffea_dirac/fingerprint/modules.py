@@ -271,8 +271,10 @@ def _start(walker: Walker, memo: Memo) -> Json:
     bindings = [node for node in source.tree.body if _binds(node, memo.name)]
     if len(bindings) > 1 or not all(is_empty(getattr(node, "value", None)) for node in bindings):
         return None
-    outside = [n for n in writers(source, memo.name) if n is None or id(n) not in walker.reached]
-    if outside or (memo.value and memo.value is not ABSENT and _mentioned_elsewhere(memo, source)):
+    fillers = writers(walker, source, memo.name)
+    if fillers is None or (
+        memo.value is not ABSENT and memo.value and _mentioned_elsewhere({memo.name, *fillers}, source)
+    ):
         return None
     return ast.dump(bindings[0].value) if bindings else "absent"  # type: ignore[attr-defined]
 
@@ -309,29 +311,54 @@ def is_empty(node: ast.AST | None) -> bool:
     return False
 
 
-def writers(source: Source, name: str) -> list[ast.AST | None]:
-    """Return the functions of a module that write a global; None stands for the module's own statements."""
-    found: list[ast.AST | None] = []
+def writers(walker: Walker, source: Source, name: str) -> frozenset[str] | None:
+    """Return the functions of a module that fill a global, directly or through others, the root itself left out.
 
-    def look(statements: Iterable[ast.stmt]) -> None:
-        for node in statements:
+    None if something else in the module may fill it: its own statements, or a function that is not reached.
+    """
+    reached, others, statements = _parts(walker, source)
+    names = {name}
+    grown = True
+    while grown:
+        more = {n for n, uses in reached.items() if names & uses} - walker.root_names
+        grown = not more <= names
+        names |= more
+    fillers = names - {name}
+    if any(({name} | fillers) & uses for uses in (*others, *statements)):
+        return None
+    return frozenset(fillers)
+
+
+def _parts(walker: Walker, source: Source) -> tuple[dict[str, set[str]], list[set[str]], list[set[str]]]:
+    """Return what the reached functions of a module name, what its other functions do, and what its statements do."""
+    reached: dict[str, set[str]] = {}
+    others: list[set[str]] = []
+    statements: list[set[str]] = []
+
+    def look(body: Iterable[ast.stmt]) -> None:
+        for node in body:
             if isinstance(node, ast.ClassDef):
                 look(node.body)
-                continue
-            uses = uses_of(node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ast.Module([node], []))
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                if name in uses.writes | uses.rebinds:
-                    found.append(node)
-            elif name in uses.writes | set(uses.chains) and not _binds(node, name):
-                found.append(None)
+            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if id(node) in walker.reached:
+                    reached.setdefault(node.name, set()).update(_words(node))
+                else:
+                    others.append(_words(node))
+            else:
+                statements.append(_words(node))
 
     look(source.tree.body)
-    return found
+    return reached, others, statements
 
 
-def _mentioned_elsewhere(memo: Memo, source: Source) -> bool:
-    """Return whether other code of the user's names a global, and so may have filled it."""
-    word = re.compile(rf"\b{re.escape(memo.name)}\b")
+def _words(node: ast.AST) -> set[str]:
+    uses = uses_of(node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ast.Module([node], []))  # type: ignore[list-item]
+    return {*uses.chains, *uses.writes, *uses.rebinds, *uses.attributes}
+
+
+def _mentioned_elsewhere(names: set[str], source: Source) -> bool:
+    """Return whether other code of the user's names a global or what fills it, and so may have filled it."""
+    word = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names))
     for name, other in list(sys.modules.items()):
         file = getattr(other, "__file__", None)
         if not isinstance(file, str) or file == source.filename or origin_of(name).kind != "user":

@@ -52,6 +52,7 @@ class Uses:
     rebinds: set[str] = field(default_factory=set)
     parameter_writes: set[str] = field(default_factory=set)
     attribute_writes: set[str] = field(default_factory=set)
+    named_in_text: set[str] = field(default_factory=set)
 
 
 class _Scope:
@@ -188,6 +189,7 @@ class _Visitor:
         if _is_call_of(node.value, "globals") and isinstance(node.slice, ast.Constant):
             name = str(node.slice.value)
             self._outer(name, ())
+            self.uses.named_in_text.add(name)
             if not isinstance(node.ctx, ast.Load):
                 self.uses.rebinds.add(name)
             return
@@ -242,6 +244,7 @@ class _Visitor:
         for child in ast.walk(tree):
             if isinstance(child, ast.Name):
                 self._outer(child.id, ())
+                self.uses.named_in_text.add(child.id)
 
     # ------------------------------------------------------------------------------------------------------ resolving
 

@@ -10,11 +10,14 @@ import importlib.util
 import json
 import re
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, NamedTuple
 
 OWN = __name__.partition(".")[0]
+_CYTHON = ("_cython_", "cython_runtime", "_cyutility")  # modules that compiled code makes up
+_STDLIB_FOLDER = sysconfig.get_path("stdlib")
 _LIBRARY_DIRECTORIES = ("site-packages", "dist-packages")
 
 
@@ -39,7 +42,7 @@ def origin_of(module: str) -> Origin:
     ('stdlib', 'user')
     """
     top = module.partition(".")[0]
-    if top in sys.stdlib_module_names or top in ("builtins", "__future__"):
+    if top in sys.stdlib_module_names or top in ("builtins", "__future__") or top.startswith(_CYTHON):
         return STDLIB
     if top == OWN:
         return Origin("own", OWN)
@@ -55,9 +58,12 @@ def _place(module: str) -> str:
     if isinstance(loaded, ModuleType):
         if isinstance(file := vars(loaded).get("__file__"), str):
             return file
-        return next(iter(vars(loaded).get("__path__", ())), "")
-    if "." in module or loaded is not None:
+        if place := next(iter(vars(loaded).get("__path__") or ()), ""):
+            return str(place)
+    if "." in module:
         return ""
+    if loaded is not None:
+        return next((found for entry in sys.path if Path(found := f"{entry}/{module}").is_dir()), "")
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError, AttributeError):
@@ -72,8 +78,14 @@ def _origin_at(top: str, place: str) -> Origin:
     file = Path(place)
     for folder in file.parents:
         # A module belongs to a distribution whose metadata lies beside its top-level name, and that claims this name.
-        if file.relative_to(folder).parts[0].partition(".")[0] == top and (found := _distribution(folder, top)):
+        name = file.relative_to(folder).parts[0].partition(".")[0]
+        is_library = folder.name in _LIBRARY_DIRECTORIES
+        if (name == top or is_library) and (found := _distribution(folder, name)):
             return found
+        if is_library:
+            return USER
+        if str(folder) == _STDLIB_FOLDER:
+            return STDLIB
     return USER
 
 

@@ -63,6 +63,7 @@ class Walker:
         self.written_values: set[int] = set()
         self.written_attributes: set[str] = set()
         self.reached: set[int] = set()
+        self.root_names: set[str] = {"process", "__call__"}
         self._labels: dict[int, tuple[str, Any]] = {}
         self._counts: dict[str, int] = {}
         self._queue: deque[tuple[str, Any, Any, tuple[str, ...]]] = deque()
@@ -150,7 +151,7 @@ class Walker:
             return classes.class_(self, value)
         if issubclass(kind, types.ModuleType):
             return modules.module(self, value)
-        if kind in functions.BUILTIN_KINDS:
+        if kind in functions.BUILTIN_KINDS or kind.__name__ == "cython_function_or_method":
             return functions.builtin(self, value)
         if kind is types.CodeType:
             return functions.code(self, value)
