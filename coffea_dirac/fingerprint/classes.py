@@ -11,8 +11,8 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from coffea_dirac.fingerprint import values
+from coffea_dirac.fingerprint.dump import constant
 from coffea_dirac.fingerprint.packages import origin_of
-from coffea_dirac.fingerprint.science import handler_of
 from coffea_dirac.interfaces import Json
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _user_class(walker: Walker, value: type, label: str) -> Json:
             with walker.at(name):
                 body[name] = walker.encode(vars(value)[name])
         if walker.docs and value.__doc__:
-            content["doc"] = values.constant(value.__doc__)
+            content["doc"] = constant(value.__doc__)
     content["body"] = body
     walker.member(value.__module__, label, content)
     return content
@@ -81,16 +81,9 @@ def _is_made(walker: Walker, owner: type, name: str) -> bool:
     if name in _MADE or isinstance(value, _SLOT_KINDS):
         return True
     if issubclass(owner, enum.Enum):
-        if (
-            name in owner.__members__
-            or re.fullmatch(r"_[a-z0-9_]+_", name)
-            or name == "__new__"
-            and "_new_member_" in vars(owner)
-        ):
-            return name not in ("__new__",) or not _is_users(value)
-        return isinstance(value, types.FunctionType) and not _is_users(value)
+        return name in owner.__members__ or _is_enums(name, value)
     if isinstance(value, types.FunctionType):
-        code = value.__code__
+        code = getattr(value, "__wrapped__", value).__code__
         if "create_fn__.<locals>" in code.co_qualname or code.co_filename.startswith("<attrs generated"):
             return True
         if value.__globals__.get("__name__") == "typing":
@@ -98,6 +91,15 @@ def _is_made(walker: Walker, owner: type, name: str) -> bool:
     if issubclass(owner, tuple) and hasattr(owner, "_fields"):
         return _is_namedtuples(value)
     return name == "__replace__" and not _is_users(value)
+
+
+def _is_enums(name: str, value: Any) -> bool:
+    """Return whether an attribute of an enum was put there by its metaclass."""
+    if re.fullmatch(r"_[a-z0-9_]+_", name) and not _is_users(value):
+        return True
+    return isinstance(value, types.FunctionType | types.WrapperDescriptorType | types.MethodDescriptorType) and not (
+        _is_users(value)
+    )
 
 
 def _is_users(value: Any) -> bool:
@@ -277,6 +279,3 @@ def typing_form(walker: Walker, value: Any) -> Json:
     if origin is not None and arguments:
         return ["generic", walker.encode(origin), *(walker.encode(a) for a in arguments)]
     return ["typing", repr(value)]
-
-
-_ = handler_of

@@ -147,7 +147,7 @@ def _constant(value: Any) -> str:
 
 
 class Sources:
-    """The source texts this process has met, by file, the newest last; earlier ones serve code imported before an edit."""
+    """The source texts this process has met, by file, newest last; earlier ones serve code imported before an edit."""
 
     def __init__(self) -> None:
         self._known: dict[str, list[Source]] = {}

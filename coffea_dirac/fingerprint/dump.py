@@ -31,9 +31,8 @@ class Dump:
 
     def statement(self, node: ast.AST, depth: int, in_class: bool = False, keep: bool = False) -> None:
         """Add the lines of a statement, an exception handler or a match case."""
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            if not self.docs:
-                return
+        if _is_text(node) and not self.docs:
+            return
         node = self._plain(node, in_class)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             keep = self.annotations or not _is_plain(node)
@@ -86,11 +85,11 @@ class Dump:
 
 
 def dump_function(node: ast.AST, *, docs: bool = False, annotations: bool = False) -> Dump:
-    """Return the normalised lines of a function, a lambda or a whole module.
+    r"""Return the normalised lines of a function, a lambda or a whole module.
 
     Examples
     --------
-    >>> tree = ast.parse("def f(x: int):\\n    'Doc.'\\n    return x + 1  # comment")
+    >>> tree = ast.parse("def f(x: int):\n    'Doc.'\n    return x + 1  # comment")
     >>> dump_function(tree.body[0]).lines[1]
     '  Return value=(BinOp left=(Name x) op=Add right=1)'
     """
@@ -122,6 +121,10 @@ def constant(value: Any) -> str:
     if isinstance(value, tuple):
         return "(tuple " + " ".join(constant(v) for v in value) + ")"
     return repr(value)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def _is_plain(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

@@ -315,10 +315,7 @@ def reads(walker: Walker) -> tuple[bool, bool]:
 
 
 def _names_used(walker: Walker) -> bool:
-    return any(
-        set(getattr(walker.nodes[label], "get", dict)("names") or ()) & _ANNOTATION_READERS
-        for label in walker.functions
-    )
+    return any(_ANNOTATION_READERS & set(walker.nodes[label].get("names", ())) for label in walker.functions)
 
 
 __all__ = [

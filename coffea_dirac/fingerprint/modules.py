@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from coffea_dirac.fingerprint import functions
 from coffea_dirac.fingerprint.code import SOURCES, Source
+from coffea_dirac.fingerprint.dump import Dump
 from coffea_dirac.fingerprint.names import Chain, Import, uses_of
 from coffea_dirac.fingerprint.packages import origin_of
 from coffea_dirac.interfaces import Json
@@ -276,7 +277,7 @@ def _start(walker: Walker, memo: Memo) -> Json:
         memo.value is not ABSENT and memo.value and _mentioned_elsewhere({memo.name, *fillers}, source)
     ):
         return None
-    return ast.dump(bindings[0].value) if bindings else "absent"  # type: ignore[attr-defined]
+    return Dump().expression(getattr(bindings[0], "value")) if bindings else "absent"  # noqa: B009
 
 
 def _source(walker: Walker, memo: Memo) -> Source | None:

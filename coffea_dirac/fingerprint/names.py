@@ -65,11 +65,11 @@ class _Scope:
 
 
 def uses_of(node: ast.AST) -> Uses:
-    """Return what a function, a lambda or a module names.
+    r"""Return what a function, a lambda or a module names.
 
     Examples
     --------
-    >>> uses = uses_of(ast.parse("def f(x):\\n    return helpers.cuts.PT * x + SCALE").body[0])
+    >>> uses = uses_of(ast.parse("def f(x):\n    return helpers.cuts.PT * x + SCALE").body[0])
     >>> sorted(uses.chains.items())
     [('SCALE', {()}), ('helpers', {('cuts', 'PT')})]
     """
@@ -138,31 +138,28 @@ class _Visitor:
         """Note what a node and all below it name."""
         if node is None:
             return
-        if isinstance(node, _FUNCTIONS):
-            self.function(node, scope)
-        elif isinstance(node, ast.ClassDef):
-            for outer in (*node.decorator_list, *node.bases, *node.keywords):
-                self.visit(outer, scope)
-            self.block("class", node.body, scope)
-        elif isinstance(node, _COMPREHENSIONS):
-            self._comprehension(node, scope)
-        elif isinstance(node, ast.Name):
-            self._name(node, scope)
-        elif isinstance(node, ast.Constant):
-            if isinstance(node.value, str):
-                self.uses.strings.add(node.value)
-        elif isinstance(node, ast.Attribute):
-            self._attribute(node, scope)
-        elif isinstance(node, ast.Call):
-            self._call(node, scope)
-        elif isinstance(node, ast.Subscript):
-            self._subscript(node, scope)
-        elif isinstance(node, ast.AnnAssign) and (scope is None or scope.kind == "function"):
-            self._children((node.target, node.value), scope)
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            return
-        else:
-            self._children(ast.iter_child_nodes(node), scope)
+        for kinds, method in _VISITS:
+            if isinstance(node, kinds):
+                method(self, node, scope)
+                return
+        self._children(ast.iter_child_nodes(node), scope)
+
+    def _class(self, node: ast.ClassDef, scope: _Scope | None) -> None:
+        for outer in (*node.decorator_list, *node.bases, *node.keywords):
+            self.visit(outer, scope)
+        self.block("class", node.body, scope)
+
+    def _constant(self, node: ast.Constant, scope: _Scope | None) -> None:
+        if isinstance(node.value, str):
+            self.uses.strings.add(node.value)
+
+    def _annotated(self, node: ast.AnnAssign, scope: _Scope | None) -> None:
+        evaluated = scope is not None and scope.kind in ("class", "module")
+        self._children((node.target, node.value, node.annotation if evaluated else None), scope)
+
+    def _expression(self, node: ast.Expr, scope: _Scope | None) -> None:
+        if not isinstance(node.value, ast.Constant):
+            self.visit(node.value, scope)
 
     def _children(self, nodes: Iterable[Any], scope: _Scope | None) -> None:
         for child in nodes:
@@ -299,6 +296,20 @@ class _Visitor:
             self.uses.writes.add(node.id)
         elif node.id in owner.parameters:
             self.uses.parameter_writes.add(node.id)
+
+
+_VISITS: tuple[tuple[Any, Any], ...] = (
+    (_FUNCTIONS, _Visitor.function),
+    (ast.ClassDef, _Visitor._class),
+    (_COMPREHENSIONS, _Visitor._comprehension),
+    (ast.Name, _Visitor._name),
+    (ast.Constant, _Visitor._constant),
+    (ast.Attribute, _Visitor._attribute),
+    (ast.Call, _Visitor._call),
+    (ast.Subscript, _Visitor._subscript),
+    (ast.AnnAssign, _Visitor._annotated),
+    (ast.Expr, _Visitor._expression),
+)
 
 
 def _collect(node: ast.AST, scope: _Scope) -> None:

@@ -1,6 +1,6 @@
 """Whose code is it: the user's, an installed distribution's, the standard library's, or our own.
 
-Installed code enters a fingerprint as distribution and version, the user's as itself, the standard library by name only.
+Installed code enters as distribution and version, the user's as itself, the standard library by name.
 """
 
 from __future__ import annotations

@@ -71,9 +71,10 @@ def _scalar(walker: Walker, value: Any) -> Json:
 
 def _ufunc(walker: Walker, value: Any) -> Json:
     """Encode a ufunc by name; one made by np.frompyfunc by the functions it holds."""
+    name = str(value.__name__)
     for module in ("numpy", "scipy.special"):
-        if getattr(sys.modules.get(module), value.__name__, None) is value:
-            return walker.library(module, value.__name__)
+        if vars(sys.modules.get(module, types)).get(name) is value:
+            return walker.library(module, name)
     held = [f for f in gc.get_referents(value) if isinstance(f, types.FunctionType | types.BuiltinFunctionType)]
     if not held:
         raise walker.error(

@@ -68,7 +68,7 @@ def digest_file(path: str | os.PathLike[str]) -> str:
 
 
 def _float(value: float) -> str:
-    if value != value:  # noqa: PLR0124 - the bits of a nan count
+    if value != value:  # of a nan the bits count
         return f"float nan {struct.pack('>d', value).hex()}"
     return f"float {value!r}"
 
@@ -270,8 +270,8 @@ ADVICE: dict[str, str] = {
     "TextIOWrapper": "an open file cannot be compared; pass its path, as a pathlib.Path, and open it inside",
     "BufferedReader": "an open file cannot be compared; pass its path, as a pathlib.Path, and open it inside",
     "BufferedWriter": "an open file cannot be compared; pass its path, as a pathlib.Path, and open it inside",
-    "lock": "a lock has no content; make it inside the function, or leave it out with __fingerprint_exclude__ = ('name',)",
-    "RLock": "a lock has no content; make it inside the function, or leave it out with __fingerprint_exclude__ = ('name',)",
+    "lock": "a lock has no content; leave it out: __fingerprint_exclude__ = ('name',) on its class",
+    "RLock": "a lock has no content; leave it out: __fingerprint_exclude__ = ('name',) on its class",
     "socket": "a connection has no content; make it inside the function",
     "generator": "a generator can be read only once; pass a list",
     "Thread": "a thread has no content; start it inside the function",

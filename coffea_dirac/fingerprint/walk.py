@@ -1,6 +1,6 @@
 """The walk from named values through all user code and values that they can reach.
 
-Functions, classes, instances and modules become nodes under readable labels, in the order in which they are met, so that
+Functions, classes, instances and modules become nodes under readable labels, in the order they are met, so that
 cycles end and equal code has equal nodes in every process.  Everything else is encoded where it stands.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import classes, functions, modules, values
+from coffea_dirac.fingerprint.dump import constant
 from coffea_dirac.fingerprint.packages import Origin, origin_of
 from coffea_dirac.fingerprint.science import handler_of
 from coffea_dirac.interfaces import Json
@@ -145,18 +146,11 @@ class Walker:
 
     def _other(self, value: Any) -> Json:
         kind = type(value)
-        if kind is types.FunctionType:
-            return functions.function(self, value)
-        if issubclass(kind, type):
-            return classes.class_(self, value)
-        if issubclass(kind, types.ModuleType):
-            return modules.module(self, value)
-        if kind in functions.BUILTIN_KINDS or kind.__name__ == "cython_function_or_method":
+        for kinds, encoder in _KINDS:
+            if issubclass(kind, kinds):
+                return encoder(self, value)
+        if kind.__name__ == "cython_function_or_method":
             return functions.builtin(self, value)
-        if kind is types.CodeType:
-            return functions.code(self, value)
-        if issubclass(kind, os.PathLike):
-            return self._path_like(value)
         typing_form = classes.typing_form(self, value)
         if typing_form is not None:
             return typing_form
@@ -192,7 +186,7 @@ class Walker:
                 return [kind, Path(name).name, values.digest_file(name)]
             except OSError as error:
                 raise self.error(f"the file {name} cannot be read ({error}): make it readable") from error
-        return [kind, values.constant(self.normalised(name) if isinstance(name, str) else name)]
+        return [kind, constant(self.normalised(name) if isinstance(name, str) else name)]
 
     # ------------------------------------------------------------------------------------------------------ collecting
 
@@ -240,6 +234,16 @@ class Walker:
             yield
         finally:
             self.module_name, self.root = before
+
+
+_KINDS: tuple[tuple[Any, Any], ...] = (
+    (types.FunctionType, functions.function),
+    (type, classes.class_),
+    (types.ModuleType, modules.module),
+    (tuple(functions.BUILTIN_KINDS), functions.builtin),
+    (types.CodeType, functions.code),
+    (os.PathLike, Walker._path_like),
+)
 
 
 def behaviours(walker: Walker) -> Json:
