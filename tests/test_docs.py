@@ -6,6 +6,7 @@ commands, and ```` ```text ```` after any of these is what they print, among oth
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,8 +71,21 @@ def matches(line, printed):
     return any(re.fullmatch(pattern, other.strip()) for other in printed.splitlines())
 
 
+@pytest.fixture(scope="module")
+def tutorial_files(tmp_path_factory):
+    """What the first steps of the tutorial leave: how-to pages start there."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    for language, title, text in blocks(ROOT / "docs/tutorial/first-run.md"):
+        if language == "python":
+            (folder / title).write_text(text)
+    run([sys.executable, "make_data.py"], folder)
+    return folder
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_a_page_shows_is_what_happens(page, tmp_path):
+def test_what_a_page_shows_is_what_happens(page, tmp_path, tutorial_files):
+    if page.parent.name == "how-to":
+        shutil.copytree(tutorial_files, tmp_path, dirs_exist_ok=True)
     check(page, tmp_path)
 
 
