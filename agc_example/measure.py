@@ -1,7 +1,7 @@
 """Measure in real NanoAOD files what the generator needs: ``python -m agc_example.measure FOLDER``.
 
-The files are small public samples: two of ttbar (coffea's tests) and one of W+jets in the AGC's own format (test data of
-scikit-hep). Only summary numbers are kept, no events.
+The files are small public samples: two of ttbar (coffea's tests) and one of W+jets in the AGC's own format (test data
+of scikit-hep). Only summary numbers are kept, no events.
 """
 
 from __future__ import annotations
