@@ -26,6 +26,8 @@ from coffea_dirac.discovery import (
     recording,
 )
 
+pytestmark = pytest.mark.core
+
 VALUES = {"dataset": "ttbar", "xsec": 2.5, "nevts": 10}
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coffea_dirac.dispatch import BUNDLE_SECONDS, Pending, bundle_size
+
+pytestmark = pytest.mark.core
 
 
 @given(st.lists(st.integers(0, 5), max_size=60), st.integers(1, 8), st.one_of(st.none(), st.floats(1e-4, 100)))

@@ -10,6 +10,8 @@ import pytest
 import uproot
 from scenario import Scenario, write_nano
 
+pytestmark = pytest.mark.core
+
 ITEMS = 4
 
 

@@ -10,6 +10,8 @@ from scenario import Scenario, write_nano
 from coffea_dirac import DiracExecutor
 from coffea_dirac.errors import ConfigurationError
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> Scenario:

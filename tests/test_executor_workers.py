@@ -13,6 +13,8 @@ import psutil
 import pytest
 from scenario import Scenario
 
+pytestmark = pytest.mark.core
+
 WORKERS = "executor = DiracExecutor(**{'cache': 'cache', 'workers': 2, 'status': False, **options})"
 CLIENT = (
     "from distributed import Client, LocalCluster\n"

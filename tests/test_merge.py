@@ -6,10 +6,13 @@ import random
 
 import hist
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coffea_dirac.merge import Leaf, Node, fold, tree
+
+pytestmark = pytest.mark.core
 
 
 def leaves_of(counts: list[int]) -> list[Leaf]:

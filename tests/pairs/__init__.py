@@ -1,0 +1,1 @@
+"""Edit pairs: the judge of the fingerprint."""
