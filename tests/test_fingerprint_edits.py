@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from fingerprint_cases.agree import AGREE
 from fingerprint_cases.differ import DIFFER
 from fingerprint_cases.refused import REFUSED

@@ -26,6 +26,8 @@ _MADE = frozenset(
     "__annotations_cache__ __classdictcell__ __readonly_keys__ __mutable_keys__ __slotnames__ __type_params__ "
     "_fields _field_defaults".split()
 )
+_HEAP_TYPE = 1 << 9  # classes made by Python code: the others cannot be changed
+_DATA = (bool, int, float, str, list, tuple, dict, set, frozenset)
 _PARAMETERS = ("init", "repr", "eq", "order", "unsafe_hash", "frozen")
 _FIELD = ("name", "type", "default", "default_factory", "init", "repr", "hash", "compare", "metadata", "kw_only")
 _SLOT_KINDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
@@ -36,13 +38,39 @@ def class_(walker: Walker, value: type) -> Json:
     origin = walker.used(value.__module__)
     if origin.kind == "user":
         return walker.node(value, f"class {value.__qualname__}", _user_class)
-    if origin.kind == "stdlib":
-        return f"class {value.__qualname__}"
-    return f"class {value.__module__}.{value.__qualname__}"
+    name = (
+        f"class {value.__qualname__}" if origin.kind == "stdlib" else f"class {value.__module__}.{value.__qualname__}"
+    )
+    extra = [*patches(walker, value).items(), *schema(walker, value)]
+    return [name, *extra] if extra else name
+
+
+def patches(walker: Walker, value: type) -> dict[str, Json]:
+    """Return what the user put into a library's class or its bases."""
+    found: dict[str, Json] = {}
+    for base in value.__mro__:
+        if base.__flags__ & _HEAP_TYPE and origin_of(base.__module__).kind in ("installed", "stdlib"):
+            for name in sorted(n for n, v in list(vars(base).items()) if _is_users(v)):
+                found[f"{base.__qualname__}.{name}"] = walker.encode(vars(base)[name])
+    return found
+
+
+def schema(walker: Walker, value: type) -> list[Json]:
+    """Return the data in the attributes of coffea's schema classes: users change what a schema does by setting them."""
+    bases = [base for base in value.__mro__ if base.__module__.startswith("coffea.nanoevents.schemas")]
+    if not any(base.__name__ == "BaseSchema" for base in bases):
+        return []
+    strings = set(walker.strings)
+    found: list[Json] = []
+    for base in bases:
+        data = {name: v for name, v in sorted(vars(base).items()) if type(v) in _DATA and not name.startswith("__")}
+        found.append([base.__name__, *([name, walker.encode(v)] for name, v in data.items())])
+    walker.strings = strings
+    return found
 
 
 def _user_class(walker: Walker, value: type, label: str) -> Json:
-    content: dict[str, Json] = {"bases": [walker.encode(base) for base in value.__bases__]}
+    content: dict[str, Json] = {"bases": _bases(walker, value)}
     if type(value) is not type:
         content["metaclass"] = walker.encode(type(value))
     excluded = excluded_names(value)
@@ -61,6 +89,10 @@ def _user_class(walker: Walker, value: type, label: str) -> Json:
     content["body"] = body
     walker.member(value.__module__, label, content)
     return content
+
+
+def _bases(walker: Walker, value: type) -> list[Json]:
+    return [walker.encode(base) for base in value.__bases__]
 
 
 def _namespace(value: type) -> dict[str, Any]:
@@ -104,6 +136,7 @@ def _is_enums(name: str, value: Any) -> bool:
 
 def _is_users(value: Any) -> bool:
     value = getattr(value, "__func__", value)
+    value = value.fget if isinstance(value, property) else value
     return (
         isinstance(value, types.FunctionType) and origin_of(str(value.__globals__.get("__name__", ""))).kind == "user"
     )
@@ -143,7 +176,8 @@ def _generated(walker: Walker, value: type) -> dict[str, Json]:
 
 def _field_value(field: Any, name: str) -> Any:
     value = getattr(field, name)
-    return "missing" if value is dataclasses.MISSING else value
+    # By its class: pickling a class by value makes another instance of it.
+    return "missing" if isinstance(value, type(dataclasses.MISSING)) else value
 
 
 def excluded_names(kind: type) -> frozenset[str]:

@@ -218,6 +218,9 @@ def _import(walker: Walker, namespace: Any, record: Any, chains: set[Chain], fou
         found[name] = "absent"
     elif target is modules.INSTALLED:
         found[name] = "library"
+        patched = modules.patched(walker, namespace, record, chains)
+        if patched:
+            found[f"{name} patched"] = patched
         _refuse_dynamic(walker, record.module.partition(".")[0], record.name or next(iter(sorted(chains)), ("",))[-1:])
     else:
         used = chains or {()} if not isinstance(target, types.ModuleType) else chains

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coffea_dirac.fingerprint import functions
+from coffea_dirac.fingerprint import classes, functions
 from coffea_dirac.fingerprint.code import SOURCES, Source
 from coffea_dirac.fingerprint.dump import Dump
 from coffea_dirac.fingerprint.names import Chain, Import, uses_of
@@ -117,6 +117,8 @@ def resolve(walker: Walker, value: Any, chain: Chain) -> Json:
             break
         if walker.used(value.__name__).kind != "user":
             return _library_attribute(walker, value, chain[position:])
+        if name == "__dict__":
+            return walker.encode(value)
         found = _attribute(walker, value, name)
         if found is ABSENT:
             maker = vars(value).get("__getattr__")
@@ -152,9 +154,10 @@ def _attribute(walker: Walker, module: types.ModuleType, name: str) -> Any:
     return ABSENT
 
 
-def _library_attribute(walker: Walker, module: types.ModuleType, chain: Chain) -> Json:
+def _library_attribute(walker: Walker, module: types.ModuleType, chain: Chain, kind: str = "") -> Json:
     """Encode what a library holds by name, unless the user has put something of their own there."""
     value: Any = module
+    patches: dict[str, Json] = {}
     for name in chain:
         try:
             value = getattr(value, name) if isinstance(value, types.ModuleType) else inspect.getattr_static(value, name)
@@ -162,20 +165,29 @@ def _library_attribute(walker: Walker, module: types.ModuleType, chain: Chain) -
             value = None
             break
         functions.refuse_dynamic(walker, value)
-    text = (
-        f"library {'.'.join((module.__name__, *chain))}" if walker.used(module.__name__).kind != "stdlib" else "library"
-    )
-    if isinstance(value, types.ModuleType) or value is None:
-        return text
+        if isinstance(value, type) and origin_of(value.__module__).kind != "user":
+            patches.update(classes.patches(walker, value))
+    kind = kind or walker.used(module.__name__).kind
+    text = "library" if kind == "stdlib" else f"library {'.'.join((module.__name__, *chain))}"
+    extra = None if value is None else _unusual(walker, value, chain[-1], kind)
+    return [text, patches, extra] if patches or extra is not None else text
+
+
+def _unusual(walker: Walker, value: Any, name: str, kind: str) -> Json:
+    """Return what a library's name alone does not tell of the value found under it: None as a rule."""
+    if isinstance(value, types.ModuleType):
+        return None
     if origin_of(functions.module_of(value) or type(value).__module__).kind == "user":
-        return [text, walker.encode(value)]
-    if origin_of(module.__name__).kind == "installed":
-        if isinstance(value, bool | int | float | complex):
-            return [text, walker.encode(value)]
-        # Another function of a library under this name: a patch that only its own name tells.
-        own = getattr(value, "__qualname__", chain[-1])
-        return text if not isinstance(own, str) or own.rpartition(".")[2] == chain[-1] else [text, own]
-    return text
+        return walker.encode(value)
+    if isinstance(value, type) and (extra := classes.schema(walker, value)):
+        return extra
+    if kind != "installed":
+        return None
+    if isinstance(value, bool | int | float | complex):
+        return walker.encode(value)
+    # Another function of a library under this name: a patch that only its own name tells.
+    own = getattr(value, "__qualname__", name)
+    return own if isinstance(own, str) and own.rpartition(".")[2] != name else None
 
 
 # ----------------------------------------------------------------------------------------------------------- imports
@@ -204,6 +216,18 @@ def imported(walker: Walker, namespace: Mapping[str, Any], record: Import) -> An
     if submodule is ABSENT and "__getattr__" in vars(module):
         return vars(module)["__getattr__"]
     return submodule
+
+
+def patched(walker: Walker, namespace: Mapping[str, Any], record: Import, chains: Iterable[Chain]) -> list[Json]:
+    """Return what the user put into those parts of a library that an import in a body brings."""
+    module = sys.modules.get(record.bound or record.module)
+    if module is None or record.level:
+        return []
+    prefix = (record.name,) if record.name and record.name != "*" else ()
+    every = [(*prefix, *chain) for chain in sorted({*chains, ()})]
+    # Only what is the user's: whether the library is loaded already must not be seen.
+    found = [_library_attribute(walker, module, chain, "stdlib") for chain in every if chain]
+    return [part for part in found if not isinstance(part, str)]
 
 
 def _package(namespace: Mapping[str, Any]) -> str:

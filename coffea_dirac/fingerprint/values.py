@@ -19,6 +19,7 @@ import os
 import random
 import re
 import struct
+import threading
 import types
 import weakref
 from collections.abc import Callable, Mapping
@@ -137,7 +138,10 @@ def _reference(walker: Walker, value: Any) -> Json:
 
 
 def _context(walker: Walker, value: contextvars.ContextVar[Any]) -> Json:
-    return ["ContextVar", value.name, walker.encode(value.get(None))]
+    try:
+        return ["ContextVar", value.name, walker.encode(value.get())]
+    except LookupError:
+        return ["ContextVar", value.name, "unset"]
 
 
 def _logger(walker: Walker, value: logging.Logger) -> Json:
@@ -190,6 +194,15 @@ def _part(kind: str, *names: str) -> Callable[[Walker, Any], Json]:
 def _constant(walker: Walker, value: Any) -> Json:
     return constant(value)
 
+
+_LOCKS: tuple[type, ...] = (
+    type(threading.Lock()),
+    type(threading.RLock()),
+    threading.Condition,
+    threading.Semaphore,
+    threading.BoundedSemaphore,
+    threading.Barrier,
+)
 
 EXACT: dict[type, Callable[[Any, Any], Json]] = {
     type(None): _constant,
@@ -244,6 +257,9 @@ EXACT: dict[type, Callable[[Any, Any], Json]] = {
     logging.RootLogger: _logger,
     random.Random: _random,
     object: lambda walker, value: "object()",
+    # Whoever waits for whom, the result is the same.
+    **dict.fromkeys(_LOCKS, lambda walker, value: "lock"),
+    threading.Event: lambda walker, value: ["Event", value.is_set()],
 }
 
 # Contents of instances of subclasses of containers and numbers.
@@ -270,8 +286,6 @@ ADVICE: dict[str, str] = {
     "TextIOWrapper": "an open file cannot be compared; pass its path, as a pathlib.Path, and open it inside",
     "BufferedReader": "an open file cannot be compared; pass its path, as a pathlib.Path, and open it inside",
     "BufferedWriter": "an open file cannot be compared; pass its path, as a pathlib.Path, and open it inside",
-    "lock": "a lock has no content; leave it out: __fingerprint_exclude__ = ('name',) on its class",
-    "RLock": "a lock has no content; leave it out: __fingerprint_exclude__ = ('name',) on its class",
     "socket": "a connection has no content; make it inside the function",
     "generator": "a generator can be read only once; pass a list",
     "Thread": "a thread has no content; start it inside the function",

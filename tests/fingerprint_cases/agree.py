@@ -47,6 +47,7 @@ AGREE = {
     ),
     "logger": edit("import logging\nlog = logging.getLogger(__name__)\ndef run(x): log.info('a')\n", "log =", "logging.getLogger().setLevel(10)\nlog ="),
     "excluded": edit("class P:\n    __fingerprint_exclude__ = ('out',)\n    def __init__(self): self.out = 'a'\nK = P()\nK.out = '1'\ndef run(x): return K\n", "'1'", "'2'"),
+    "lock": edit("import threading\nL = threading.Lock()\ndef run(x):\n    with L: return x\n", "def", "L.acquire()\ndef"),
     "sentinel": edit("_MISSING = object()\ndef run(x, y=_MISSING): return y is _MISSING\n", "def", "\ndef"),
     "here": ("import os\nHERE = os.path.dirname(os.path.abspath(__file__))\nUP = os.path.join(HERE, 'no', 'where')\ndef run(x): return HERE, UP\n", {}),
     "path here": ("from pathlib import Path\nHERE = Path(__file__).parent / 'x'\ndef run(x): return HERE, __file__\n", {}),
