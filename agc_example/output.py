@@ -14,6 +14,7 @@ from agc_example.inputs import CROSS_SECTIONS, LUMINOSITY
 
 # Variations that are samples of their own; all others are made from a process's nominal sample.
 SAMPLES = ("scaledown", "scaleup", "ME_var", "PS_var")
+PSEUDODATA = (("ttbar", "ME_var"), ("ttbar", "PS_var"), ("wjets", "nominal"))
 STACK = {
     "ttbar": r"$t\bar{t}$",
     "wjets": r"$W$ + jets",
@@ -101,8 +102,8 @@ def named(histograms: Mapping[str, hist.Hist]) -> Iterator[tuple[str, hist.Hist]
                 if one.values().sum() > 0:
                     found[process, variation] = one
                     yield f"{region}_{process}" + (f"_{variation}" if variation != "nominal" else ""), one
-        parts = [found.get(key) for key in (("ttbar", "ME_var"), ("ttbar", "PS_var"), ("wjets", "nominal"))]
-        if all(part is not None for part in parts):
+        parts = [found[key] for key in PSEUDODATA if key in found]
+        if len(parts) == len(PSEUDODATA):
             yield f"{region}_pseudodata", (parts[0] + parts[1]) / 2 + parts[2]
 
 

@@ -123,7 +123,7 @@ class RecordingMetadata(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __repr__(self) -> str:
         return repr(self.copy())
@@ -165,7 +165,7 @@ class RecordingMetadata(dict[str, Any]):
 _MISSING = object()
 
 
-def metadata_digest(values: Mapping[str, Any], key: str) -> str:
+def metadata_digest(values: dict[str, Any], key: str) -> str:
     """Return the digest of one metadata value, of the names of all for ``"*"``.
 
     Raises
@@ -174,8 +174,8 @@ def metadata_digest(values: Mapping[str, Any], key: str) -> str:
         The value cannot be fingerprinted.
     """
     if key == "*":
-        return metadata_names(dict.keys(values))  # type: ignore[arg-type]
-    value = dict.get(values, key, _MISSING)  # type: ignore[arg-type, call-overload]
+        return metadata_names(dict.keys(values))
+    value = dict.get(values, key, _MISSING)
     return ABSENT if value is _MISSING else digest_value(value)
 
 

@@ -94,7 +94,7 @@ class PayloadError(CodecError):
         self.why = why
         Exception.__init__(self, f"a payload cannot be read: {why}")
 
-    def __reduce__(self) -> tuple[type, tuple[str]]:
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:  # type: ignore[override]
         return type(self), (self.why,)
 
 

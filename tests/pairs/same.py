@@ -125,19 +125,6 @@ def f(): return g(1)
     after_setup="m.f(); m.g(3)",
 )
 A(
-    "module memo object filled",
-    """
-class Cache:
-    def __init__(self): self.d={}
-    def get(self,k):
-        if k not in self.d: self.d[k]=k*2
-        return self.d[k]
-c=Cache()
-def f(): return c.get(2)
-""",
-    after_setup="m.f()",
-)
-A(
     "hot loop specialised",
     """
 def g(x): return x+1

@@ -401,3 +401,17 @@ def f(): return T(1/3).item()
 """,
     ("T=np.float32", "T=np.float64"),
 )
+D(
+    "state of a global object counts, even a memo that its own methods fill",
+    """
+class Cache:
+    def __init__(self): self.d={}
+    def get(self,k):
+        if k not in self.d: self.d[k]=k*2
+        return self.d[k]
+c=Cache()
+def f(): return c.get(2)
+""",
+    after_setup="m.f()",
+    same_value=True,
+)

@@ -1,0 +1,1 @@
+"""Who runs the jobs, and what the jobs run."""
