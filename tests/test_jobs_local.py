@@ -98,7 +98,9 @@ def test_session_and_log_can_be_read_by_their_owner_only(service: LocalJobs) -> 
 
 
 def test_module_in_the_session_shadows_nothing(service: LocalJobs) -> None:
-    (job,) = service.submit([Job(("-c", "import json; print(json.dumps(1))"), files={"json.py": b"raise SystemExit(9)"})])
+    (job,) = service.submit(
+        [Job(("-c", "import json; print(json.dumps(1))"), files={"json.py": b"raise SystemExit(9)"})]
+    )
     wait_until(lambda: service.status([job])[job] != "running", timeout_s=30, what="the job's end")
     assert service.status([job])[job] == "done"
 

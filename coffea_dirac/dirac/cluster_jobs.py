@@ -137,13 +137,15 @@ class ClusterJobs:
         Raises
         ------
         JobServiceError
-            The scheduler has ended, or did not answer in time.
+            The scheduler has ended, or did not answer in time, or no worker can be started.
         """
         deadline = time.monotonic() + timeout_s
         while not self._address:
             if self._contact.exists():
                 self._address = self._contact.read_text()
             self.check()
+            if self._stop.is_set():
+                raise JobServiceError("The cluster was closed before its scheduler answered.")
             if time.monotonic() > deadline:
                 raise JobServiceError(
                     f"The scheduler did not answer within {timeout_s:.0f} s; a very busy machine? It said:\n"
