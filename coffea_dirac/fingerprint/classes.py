@@ -284,6 +284,9 @@ def _reduced(walker: Walker, value: Any) -> Json:
         reduced = maker(value) if maker is not None else value.__reduce_ex__(4)
     except Exception as error:  # noqa: BLE001 - whatever stops it from being taken apart, it has no fingerprint
         raise walker.error(f"{values.advice(value)} ({error})") from None
+    if isinstance(value, set | frozenset):
+        # Taken apart, a set is a list in the order of hashes.
+        return ["made", walker.class_of(value), *walker.sorted_unordered(value), _state(walker, value)]
     if isinstance(reduced, str):
         return ["library", walker.class_of(value), reduced]
     function, arguments, *rest = reduced

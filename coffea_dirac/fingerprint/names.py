@@ -157,6 +157,11 @@ class _Visitor:
         evaluated = scope is not None and scope.kind in ("class", "module")
         self._children((node.target, node.value, node.annotation if evaluated else None), scope)
 
+    def _augmented(self, node: ast.AugAssign, scope: _Scope | None) -> None:
+        if isinstance(node.target, ast.Name):
+            self._used(node.target.id, (), scope)
+        self._children((node.target, node.value), scope)
+
     def _expression(self, node: ast.Expr, scope: _Scope | None) -> None:
         if not isinstance(node.value, ast.Constant):
             self.visit(node.value, scope)
@@ -309,6 +314,7 @@ _VISITS: tuple[tuple[Any, Any], ...] = (
     (ast.Subscript, _Visitor._subscript),
     (ast.AnnAssign, _Visitor._annotated),
     (ast.Expr, _Visitor._expression),
+    (ast.AugAssign, _Visitor._augmented),
 )
 
 

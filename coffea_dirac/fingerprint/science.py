@@ -93,6 +93,8 @@ def _generator(walker: Walker, value: Any) -> Json:
 
 
 def _random_state(walker: Walker, value: Any) -> Json:
+    if value is getattr(sys.modules.get("numpy.random.mtrand"), "_rand", None):
+        return "numpy's global random state"  # seeded anew by every process: randomness is not seen
     return ["RandomState", walker.encode(value.get_state(legacy=False))]
 
 

@@ -153,6 +153,8 @@ def _mmap(walker: Walker, value: mmap.mmap) -> Json:
 
 
 def _random(walker: Walker, value: random.Random) -> Json:
+    if value is getattr(random, "_inst", None):
+        return "the global random state"  # seeded anew by every process: randomness is not seen
     return ["Random", walker.encode(value.getstate())]
 
 
