@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from unittest import mock
 from uuid import UUID
 
+import awkward as ak
 import numpy as np
 import typer
 import uproot
@@ -154,12 +155,14 @@ def make_events(
     key = "/".join(map(str, (seed, *sample, number, start)))
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(key.encode()).digest())))
     count = stop - start
+    simulated = simulate(model(*sample, enriched=enriched), count, rng)
+    simulated["Jet"] = ak.without_field(simulated["Jet"], "slot")
     return {
         "run": np.ones(count, dtype=np.uint32),
         "luminosityBlock": np.full(count, number + 1, dtype=np.uint32),
         "event": np.arange(start + 1, stop + 1, dtype=np.uint64) + np.uint64(number * 10**8),
         "genWeight": np.ones(count, dtype=np.float32),
-        **simulate(model(*sample, enriched=enriched), count, rng),
+        **simulated,
     }
 
 

@@ -48,7 +48,7 @@ def corrections() -> dict[str, Any]:
         "name": "event_systematics",
         "version": 1,
         "description": (
-            "Event weights of the systematic variations of the CMS ttbar task of the Analysis Grand Challenge: sizes as "
+            "Event weights of systematic variations of the CMS ttbar task of the Analysis Grand Challenge: sizes as "
             "in its description (b-tagging 7.5 % per 50 GeV of jet pt, scale of W+jets 2.5 %)"
         ),
         "inputs": inputs,

@@ -26,7 +26,7 @@ TOP_MASS, W_MASS, W_WIDTH, B_MASS = 172.5, 80.4, 2.1, 4.8
 JET_PT_MIN = 15.0
 """NanoAOD keeps jets above this pt, GeV."""
 HADRONIC, ELECTRON, MUON = 0.676, 0.111 + 0.111 * 0.178, 0.106 + 0.113 * 0.174
-"""Branching fractions of the W: to quarks, to e and to mu (directly or by a tau); the rest leaves neither jet nor lepton."""
+"""Branching fractions of the W: to quarks, to e and to mu (directly or by a tau); the rest is not seen."""
 B, C, QUARK, GLUON = 5, 4, 1, 21
 _SEED_OF_TAGS = {
     B: ("ttbar_v12", "b"),
@@ -154,11 +154,13 @@ def model(process: str, variation: str, *, enriched: bool = False) -> Process:
 def simulate(chosen: Process, count: int, rng: np.random.Generator) -> dict[str, ak.Array]:
     """Return jagged records ``Electron``, ``Muon`` and ``Jet`` of `count` events, by descending pt.
 
+    ``slot`` of a jet tells the truth: which quark it comes from, counted in the order in which they were made.
+
     Examples
     --------
     >>> events = simulate(model("ttbar", "nominal"), 10, np.random.default_rng(1))
     >>> len(events["Jet"]), events["Jet"].fields
-    (10, ['pt', 'eta', 'phi', 'mass', 'btagCSVV2', 'jetId', 'qgl'])
+    (10, ['pt', 'eta', 'phi', 'mass', 'btagCSVV2', 'jetId', 'qgl', 'slot'])
     """
     heavy = _heavy_quarks(chosen, count, rng)
     extra = _extra_quarks(chosen, count, rng)
@@ -290,6 +292,7 @@ def _jets(quarks: Quarks, chosen: Process, rng: np.random.Generator) -> ak.Array
     # Quark jets have the larger values of the measured mixture of quark and gluon jets.
     pair = np.sort(rng.random((2, number)), axis=0)
     found["qgl"] = _by_flavour("qgl", flavour, np.where(flavour == GLUON, pair[0], pair[1]))
+    found["slot"] = np.broadcast_to(np.arange(keep.shape[1]), keep.shape)[keep]
     return _sorted(found, keep)
 
 
