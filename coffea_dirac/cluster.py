@@ -29,7 +29,7 @@ __all__ = ["DiracCluster", "default_client", "default_worker_count"]
 CHECK_S = 0.2
 
 
-class DiracCluster(Cluster):
+class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     """A dask cluster whose workers are jobs of one thread each.
 
     Nothing is started before `start`, the first use as a context manager, or the first ``Client(cluster)``.
@@ -59,6 +59,7 @@ class DiracCluster(Cluster):
 
     scheduler_comm: Any
     loop: Any
+    status: Any
 
     def __init__(
         self,

@@ -78,7 +78,7 @@ def are_gone(pids: Sequence[int]) -> bool:
 
 
 def worker_pids(client: Client) -> dict[str, int]:
-    return {address: pid for address, pid in client.run(os.getpid).items()}
+    return dict(client.run(os.getpid))
 
 
 def slow_task() -> Callable[[str], int]:

@@ -238,7 +238,7 @@ class ClusterJobs:
                         self._replace_ended()
             except JobServiceError as error:
                 self.failure = error
-                logger.error("%s", error)
+                logger.error("%s", error)  # noqa: TRY400  # the message is meant for users, the traceback says nothing
 
     def _replace_ended(self) -> None:
         if self.local.status([self._scheduler])[self._scheduler] != "running":

@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif option == "-c":
         sys.argv = ["-c", *rest[1:]]
-        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})
+        exec(compile(rest[0], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102  # what `python -c` does
     else:
         sys.argv = list(arguments)
         runpy.run_path(option, run_name="__main__")
