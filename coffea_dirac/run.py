@@ -21,7 +21,7 @@ from coffea_dirac.messages import processing_error
 from coffea_dirac.plan import Found, Plan, Run, make_plan, stage_name
 from coffea_dirac.progress import progress
 from coffea_dirac.report import DatasetReport, Report
-from coffea_dirac.task import Task, pack_task
+from coffea_dirac.task import Task, pack_task, schema_settings
 from coffea_dirac.work import Receipt, run_bundle
 
 
@@ -107,6 +107,8 @@ def _task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
         stage=stage_name(call),
         sources=template.sources if template is not None else {},
         modules=template.modules if template is not None else {},
+        tree=template.tree if template is not None else {},
+        schema_settings=schema_settings(call.arguments["schema"]),
         store=run.cache.store if keeps and run.cache is not None else None,
         session=session,
         named_files=plan.named_files,

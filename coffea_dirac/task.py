@@ -7,6 +7,7 @@ user's modules and imports them again; if it still differs, nothing it computes 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import pickle
 import sys
@@ -14,13 +15,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cloudpickle
 
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.errors import CodeMismatchError
-from coffea_dirac.fingerprint import Ingredients, describe
-from coffea_dirac.interfaces import Store
+from coffea_dirac.fingerprint import Ingredients, describe, diff
+from coffea_dirac.interfaces import Json, Store
 
 # Methods that do not run for a work item: their bodies enter only if other code names them.
 OMITTED_METHODS = ("postprocess",)
@@ -39,6 +41,8 @@ class Task:
     stage: str
     sources: Mapping[str, str]
     modules: Mapping[str, str]
+    tree: Json
+    schema_settings: Mapping[tuple[str, str], Mapping[str, Any]]
     store: Store | None
     session: str
     named_files: Mapping[str, str]
@@ -61,6 +65,27 @@ def template_of(call: ProcessingCall, sources: Mapping[str, str] | None = None) 
         "versions": {m.__name__: m.__version__ for m in (awkward, coffea, uproot)},
     }
     return describe(roots, omit=OMITTED_METHODS, sources=sources)
+
+
+def schema_settings(schema: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the plain attributes of coffea's schema classes, which users set and workers therefore need."""
+    found = {}
+    for base in getattr(schema, "__mro__", ()):
+        if base.__module__.startswith("coffea.nanoevents.schemas"):
+            plain = {k: v for k, v in vars(base).items() if not k.startswith("__") and isinstance(v, _PLAIN)}
+            found[base.__module__, base.__qualname__] = plain
+    return found
+
+
+_PLAIN = (bool, int, float, str, list, tuple, dict, set, frozenset, type(None))
+
+
+def _settle_schemas(task: Task) -> None:
+    for (module, name), settings in task.schema_settings.items():
+        kind = getattr(importlib.import_module(module), name)
+        for attribute, value in settings.items():
+            if vars(kind).get(attribute) != value:
+                setattr(kind, attribute, value)
 
 
 class Tasks:
@@ -101,6 +126,7 @@ def _checked(blob: bytes) -> Task:
     _import_from(cwd, sys_path)
     body = blob[8 + size :]
     task: Task = cloudpickle.loads(body)
+    _settle_schemas(task)
     if not task.digest or _digest(task) == task.digest:
         return task
     # This process may have imported the user's modules before they were edited: forget them once and look again.
@@ -130,9 +156,11 @@ def _mismatch(task: Task, found: Ingredients) -> str:
         for name, digest in task.modules.items()
         if found.modules.get(name) != digest
     ]
+    changes = "; ".join(change.text for change in diff(task.tree, found.tree)[:3])
     return (
         f"the worker {os.getpid()} has other code than the submitter for {task.stage}: template {found.digest[:12]} "
-        f"here, {task.digest[:12]} there; modules that differ: {', '.join(modules) if modules else 'none'}. Probably a "
-        "module was changed while the run went on, patched in the submitter's process only, or another version is "
-        "installed at the worker. Its results are neither kept nor used: restart the workers, or make both the same."
+        f"here, {task.digest[:12]} there; modules that differ: {', '.join(modules) if modules else 'none'}; seen from "
+        f"the submitter: {changes}. Probably a module was changed while the run went on, patched in the submitter's "
+        "process only, or another version is installed at the worker. Its results are neither kept nor used: restart "
+        "the workers, or make both the same."
     )
