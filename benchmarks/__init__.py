@@ -1,0 +1,1 @@
+"""Speed, measured in pairs in one run: ``python -m benchmarks`` writes docs/reference/benchmarks.md."""
