@@ -21,7 +21,8 @@ import numpy as np
 import typer
 import uproot
 
-from agc_example.simulate import PROCESSES, VARIATIONS, model, simulate
+from agc_example.processes import PROCESSES, VARIATIONS, model
+from agc_example.simulate import simulate
 
 SAMPLES = tuple((process, v) for process in PROCESSES for v in ("nominal", *VARIATIONS.get(process, {})))
 """All samples, as (process, variation)."""

@@ -2,13 +2,12 @@
 
 Tops and Ws get the momenta measured in real simulated events and decay isotropically; quarks become jets with the
 measured response, discriminators and identification; jets and leptons of other origin are added as often as measured.
-Not measured are only the numbers of `PROCESSES`, tuned so that as many events pass as in the AGC's reference.
+Not measured are only the numbers of `agc_example.processes`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agc_example.measure import MEASURED, POINTS
+from agc_example.processes import Process
 
 Floats = NDArray[np.float64]
 Columns = dict[str, NDArray[Any]]
@@ -36,70 +36,6 @@ _SEED_OF_TAGS = {
 }
 
 
-@dataclass(frozen=True)
-class Process:
-    """What is produced, and the tuned numbers.
-
-    Attributes
-    ----------
-    tops, ws : int
-        Tops, and Ws that come from no top.
-    b_quarks, forward_quarks : int
-        Further quarks of the hard process.
-    lepton_efficiency : float
-        How often a lepton from a W is found.
-    extra : float
-        Factor on the measured number of jets of other origin.
-    extra_b : float
-        Fraction of b jets among those.
-    w_leptonic : bool
-        The W from no top always decays to leptons.
-    enriched : bool
-        The first W decays to e or mu, the others to quarks.
-    top_pt, response : float
-        Factors on the pt of tops and on jet over quark pt.
-    seed : str
-        The measured file that jets and leptons of other origin are like.
-    """
-
-    tops: int = 0
-    ws: int = 0
-    b_quarks: int = 0
-    forward_quarks: int = 0
-    lepton_efficiency: float = 1.0
-    extra: float = 1.0
-    extra_b: float = 0.02
-    w_leptonic: bool = False
-    enriched: bool = False
-    top_pt: float = 1.0
-    response: float = 1.0
-    seed: str = "ttbar_v15"
-
-
-PROCESSES = {
-    "ttbar": Process(tops=2, lepton_efficiency=0.8, extra=0.68),
-    "single_top_s_chan": Process(tops=1, b_quarks=1, lepton_efficiency=0.7, extra=0.7),
-    "single_top_t_chan": Process(tops=1, b_quarks=1, forward_quarks=1, lepton_efficiency=0.6, extra=0.37),
-    "single_top_tW": Process(tops=1, ws=1, lepton_efficiency=0.85, extra=1.1, extra_b=0.3),
-    "wjets": Process(ws=1, w_leptonic=True, seed="wjets_2015", lepton_efficiency=0.5, extra_b=0.05),
-}
-VARIATIONS: dict[str, dict[str, dict[str, float]]] = {
-    "ttbar": {
-        "scaledown": {"extra": 0.9},
-        "scaleup": {"extra": 1.1},
-        "ME_var": {"extra": 1.5, "top_pt": 1.06},
-        "PS_var": {"response": 0.96},
-    }
-}
-"""Process -> variation -> factors on the nominal numbers."""
-ENRICHED: dict[str, dict[str, float]] = {
-    "ttbar": {},
-    "single_top_s_chan": {"extra": 2.0},
-    "single_top_t_chan": {"extra": 2.0},
-    "single_top_tW": {},
-    "wjets": {"extra": 8.0, "extra_b": 0.3},
-}
-"""Process -> numbers of a sample for tests, where one W decays to e or mu in each event, and the others to quarks."""
 _MOST_EXTRA = 10
 _EXTRA_C = 0.05
 
@@ -130,27 +66,6 @@ def measured() -> dict[str, Any]:
     return found
 
 
-def model(process: str, variation: str, *, enriched: bool = False) -> Process:
-    """Return the numbers of a sample.
-
-    Raises
-    ------
-    KeyError
-        There is no such process or variation.
-
-    Examples
-    --------
-    >>> model("ttbar", "PS_var").response
-    0.96
-    """
-    found = PROCESSES[process]
-    factors = {} if variation == "nominal" else VARIATIONS[process][variation]
-    found = replace(found, **{name: getattr(found, name) * factor for name, factor in factors.items()})
-    if not enriched:
-        return found
-    return replace(found, enriched=True, lepton_efficiency=1.0, **ENRICHED[process])  # type: ignore[arg-type]
-
-
 def simulate(chosen: Process, count: int, rng: np.random.Generator) -> dict[str, ak.Array]:
     """Return jagged records ``Electron``, ``Muon`` and ``Jet`` of `count` events, by descending pt.
 
@@ -158,6 +73,7 @@ def simulate(chosen: Process, count: int, rng: np.random.Generator) -> dict[str,
 
     Examples
     --------
+    >>> from agc_example.processes import model
     >>> events = simulate(model("ttbar", "nominal"), 10, np.random.default_rng(1))
     >>> len(events["Jet"]), events["Jet"].fields
     (10, ['pt', 'eta', 'phi', 'mass', 'btagCSVV2', 'jetId', 'qgl', 'slot'])
@@ -269,9 +185,10 @@ def _extra_quarks(chosen: Process, count: int, rng: np.random.Generator) -> Quar
     present = np.arange(_MOST_EXTRA) < number[:, None]
     uniform = rng.random((4, int(number.sum())))
     kind = np.where(uniform[0] < chosen.extra_b, B, np.where(uniform[0] < chosen.extra_b + _EXTRA_C, C, GLUON))
-    pt, eta, phi = np.ones((3, *present.shape))
-    flavour = np.full(present.shape, GLUON)
-    flavour[present], pt[present], eta[present] = kind, drawn(shape["pt"], uniform[1]), drawn(shape["eta"], uniform[2])
+    pt, eta, phi = np.ones(present.shape), np.ones(present.shape), np.ones(present.shape)
+    flavour = np.full(present.shape, GLUON, dtype=np.int64)
+    flavour[present] = kind
+    pt[present], eta[present] = drawn(shape["pt"], uniform[1]), drawn(shape["eta"], uniform[2])
     phi[present] = np.pi * (2 * uniform[3] - 1)
     return Quarks(pt, eta, phi, flavour, present)
 

@@ -12,8 +12,9 @@ import xgboost
 from numpy.typing import NDArray
 
 from agc_example import ml
+from agc_example.processes import model
 from agc_example.selection import in_region, select
-from agc_example.simulate import model, simulate
+from agc_example.simulate import simulate
 
 MODELS = Path(__file__).parent / "models"
 SEED, CLUSTER = 1, 10_000
