@@ -200,7 +200,7 @@ def _jets(quarks: Quarks, chosen: Process, rng: np.random.Generator) -> ak.Array
     pt[heavy] *= chosen.response * drawn(measured()["ttbar_v12"]["jet"]["response"], rng.random(int(heavy.sum())))
     keep = quarks.present & (pt > JET_PT_MIN) & (abs(quarks.eta) < 5)
     flavour = quarks.flavour[keep]
-    found = {"pt": pt[keep], "eta": quarks.eta[keep], "phi": quarks.phi[keep]}
+    found: Columns = {"pt": pt[keep], "eta": quarks.eta[keep], "phi": quarks.phi[keep]}
     shape = measured()[chosen.seed if chosen.seed == "wjets_2015" else "ttbar_v12"]["jet"]
     number = len(flavour)
     found["mass"] = found["pt"] * np.maximum(drawn(shape["mass_over_pt"], rng.random(number)), 0.0)
