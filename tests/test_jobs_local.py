@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from coffea_dirac.dirac import lifeline
 from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.interfaces import Job
@@ -97,12 +99,11 @@ def test_session_and_log_can_be_read_by_their_owner_only(service: LocalJobs) -> 
     assert (session / "log").stat().st_mode & 0o777 == 0o600
 
 
-def test_module_in_the_session_shadows_nothing(service: LocalJobs) -> None:
-    (job,) = service.submit(
-        [Job(("-c", "import json; print(json.dumps(1))"), files={"json.py": b"raise SystemExit(9)"})]
-    )
+def test_neither_the_session_nor_our_own_files_shadow_a_module(service: LocalJobs) -> None:
+    (job,) = service.submit([Job(("-c", "import sys; print(sys.path)"), files={"json.py": b""})])
     wait_until(lambda: service.status([job])[job] != "running", timeout_s=30, what="the job's end")
-    assert service.status([job])[job] == "done"
+    path = ast.literal_eval(service.logs(job))
+    assert not {"", str(service.session(job)), str(Path(lifeline.__file__).parent)} & set(path)
 
 
 def test_file_names_cannot_leave_the_session(service: LocalJobs) -> None:
@@ -208,6 +209,16 @@ def test_submitter_that_ends_normally_leaves_no_process(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["submitter.py"]
 
 
+def test_end_of_the_lifeline_ends_the_job_even_while_its_parent_lives(service: LocalJobs) -> None:
+    (job,) = service.submit([Job(("-c", WITH_CHILD))])
+    child = child_of(service, job)
+    lifeline_end = service._processes[job].popen.stdin
+    assert lifeline_end is not None
+    lifeline_end.close()
+    wait_until(lambda: service.status([job])[job] == "failed", timeout_s=GONE_S, what="the job's end")
+    assert is_gone(child)
+
+
 def test_forked_child_of_a_killed_submitter_does_not_keep_its_jobs_alive(tmp_path: Path) -> None:
     code = """
     import os
@@ -237,6 +248,7 @@ def test_forked_child_that_ends_does_not_end_the_jobs(tmp_path: Path) -> None:
     os.waitpid(forked, 0)
     print("pids", *map(service.process_id, jobs), flush=True)
     assert set(service.status(jobs).values()) == {"running"}
+    assert all(service.session(job).exists() for job in jobs)
     """
     submitter, _ = start_submitter(tmp_path, SUBMITTER + code)
     with submitter:
