@@ -346,7 +346,7 @@ def test_python_versions_agree_where_source_exists(tmp_path: Path) -> None:
     assert {n for n in found[0] if len({side[n] for side in found}) > 1} == set()
 
 
-LIBRARIES = ("numpy", "awkward", "hist", "pandas", "coffea", "correctionlib", "numba", "scipy")
+LIBRARIES = ("numpy", "awkward", "hist", "pandas", "coffea", "correctionlib", "numba", "scipy", "attrs")
 
 
 def test_an_installed_package_enters_by_version_and_an_editable_one_by_source(tmp_path: Path) -> None:

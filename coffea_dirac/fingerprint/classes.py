@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import re
+import sys
 import types
 import typing
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ _MADE = frozenset(
     "_fields _field_defaults".split()
 )
 _HEAP_TYPE = 1 << 9  # classes made by Python code: the others cannot be changed
+_MAKERS = frozenset({"types", "dataclasses", "builtins", "abc", "enum", "collections"})
 _DATA = (bool, int, float, str, list, tuple, dict, set, frozenset)
 _PARAMETERS = ("init", "repr", "eq", "order", "unsafe_hash", "frozen")
 _FIELD = ("name", "type", "default", "default_factory", "init", "repr", "hash", "compare", "metadata", "kw_only")
@@ -36,13 +38,23 @@ _SLOT_KINDS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 def class_(walker: Walker, value: type) -> Json:
     """Return the encoding of a class."""
     origin = walker.used(value.__module__)
-    if origin.kind == "user":
+    if origin.kind == "user" or _is_made_up(value):
         return walker.node(value, f"class {value.__qualname__}", _user_class)
     name = (
         f"class {value.__qualname__}" if origin.kind == "stdlib" else f"class {value.__module__}.{value.__qualname__}"
     )
     extra = [*patches(walker, value).items(), *schema(walker, value)]
     return [name, *extra] if extra else name
+
+
+def _is_made_up(value: type) -> bool:
+    """Return whether a class was made at run time in the name of the module that makes classes."""
+    if value.__module__ not in _MAKERS or not value.__flags__ & _HEAP_TYPE:
+        return False
+    found: Any = sys.modules.get(value.__module__)
+    for name in value.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is not value
 
 
 def patches(walker: Walker, value: type) -> dict[str, Json]:
@@ -97,8 +109,6 @@ def _bases(walker: Walker, value: type) -> list[Json]:
 
 def _namespace(value: type) -> dict[str, Any]:
     """Return the globals of a class: those of its functions, since a class shipped by value has no module here."""
-    import sys
-
     for name in sorted(vars(value)):
         found = vars(value)[name]
         if isinstance(found, types.FunctionType) and found.__globals__.get("__name__") == value.__module__:
@@ -137,9 +147,9 @@ def _is_enums(name: str, value: Any) -> bool:
 def _is_users(value: Any) -> bool:
     value = getattr(value, "__func__", value)
     value = value.fget if isinstance(value, property) else value
-    return (
-        isinstance(value, types.FunctionType) and origin_of(str(value.__globals__.get("__name__", ""))).kind == "user"
-    )
+    # Generated functions may have no module: then they are not the user's doing.
+    name = value.__globals__.get("__name__") if isinstance(value, types.FunctionType) else None
+    return bool(name) and origin_of(str(name)).kind == "user"
 
 
 def _is_namedtuples(value: Any) -> bool:

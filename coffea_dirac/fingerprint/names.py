@@ -210,6 +210,11 @@ class _Visitor:
         function = _dotted(node.func)
         first = node.args[0] if node.args else None
         if isinstance(node.func, ast.Attribute):
+            if node.func.attr == "get" and _is_call_of(node.func.value, "globals") and isinstance(first, ast.Constant):
+                self._outer(str(first.value), ())
+                self.uses.named_in_text.add(str(first.value))
+                self._children(node.args[1:], scope)
+                return
             if node.func.attr in _MUTATORS:
                 self._written(node.func.value, scope)
             if node.func.attr in _FRAME_READERS and isinstance(first, ast.Constant):

@@ -133,7 +133,14 @@ def _dataframe(walker: Walker, value: Any) -> Json:
 
 
 def _column(walker: Walker, value: Any) -> Json:
-    return [str(value.dtype), walker.encode(value.to_numpy())]
+    return [_pandas_dtype(walker, value.dtype), walker.encode(value.to_numpy())]
+
+
+def _pandas_dtype(walker: Walker, dtype: Any) -> Json:
+    categories = getattr(dtype, "categories", None)
+    if categories is None:
+        return str(dtype)
+    return [str(dtype), bool(dtype.ordered), _index(walker, categories)]
 
 
 def _series(walker: Walker, value: Any) -> Json:
@@ -142,7 +149,7 @@ def _series(walker: Walker, value: Any) -> Json:
 
 def _index(walker: Walker, value: Any) -> Json:
     names = walker.encode(list(value.names))
-    dtypes = str(getattr(value, "dtypes", value.dtype)) if value.nlevels > 1 else str(value.dtype)
+    dtypes = str(getattr(value, "dtypes", value.dtype)) if value.nlevels > 1 else _pandas_dtype(walker, value.dtype)
     return ["Index", type(value).__name__, names, dtypes, walker.encode(value.to_numpy())]
 
 

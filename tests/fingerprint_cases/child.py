@@ -25,7 +25,9 @@ def main(folder: str) -> None:
         sys.path.remove(str(case))
         if "awkward" in sys.modules:
             sys.modules["awkward"].behavior.pop("Mine_of_test", None)
-        for name in [n for n in sys.modules if n not in known and str(case) in str(getattr(sys.modules[n], "__file__", ""))]:
+        for name in [
+            n for n in sys.modules if n not in known and str(case) in str(getattr(sys.modules[n], "__file__", ""))
+        ]:
             del sys.modules[name]
         for name in [n for n in list(sys.modules) if n.partition(".")[0] in ("work", "helpers", "pkg", "space")]:
             sys.modules.pop(name, None)
