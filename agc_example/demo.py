@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -63,7 +64,7 @@ def make_data() -> Path:
 
 def edited_copy() -> Path:
     """Copy the analysis, change the binning in the copy, and return the folder to import it from."""
-    folder = OUTPUT / "edited"
+    folder = OUTPUT / "edited_copy"
     shutil.copytree(HERE, folder / "agc_example", ignore=shutil.ignore_patterns("output", "__pycache__", "reference"))
     module = folder / "agc_example" / "analysis.py"
     text = module.read_text()
@@ -108,11 +109,11 @@ def run(name: str, root: Path, inputs: Path) -> dict[str, Any]:
 
 def show(runs: list[dict[str, Any]]) -> None:
     """Print the table of runs and where the plots are."""
-    table = Table(title="The same analysis, run again", title_justify="left")
+    table = Table(title="The same analysis, run again", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("run", "work items", "loaded", "computed", "why", "events", "seconds"):
-        table.add_column(heading, justify="left" if heading in ("run", "why") else "right", overflow="fold")
+        table.add_column(heading, justify="left" if heading in ("run", "why") else "right", no_wrap=heading == "run")
     for one in runs:
-        why = "\n".join(f"{n} {reason}" for reason, n in one["reasons"]) or "-"
+        why = "\n".join(f"{n} {reason}" for reason, n in one["reasons"]) or ""
         numbers = (f"{one['work_items']}", f"{one['hits']}", f"{one['misses']}")
         table.add_row(one["name"], *numbers, why, f"{one['events']:,}", f"{one['wall_s']:.1f}")
     console.print(table)

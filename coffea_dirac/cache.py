@@ -209,9 +209,9 @@ class StageCache:
         changes = diff(old, tree) if old is not None else []
         if not changes:
             return {"reason": "new fingerprint"}
-        texts = [change.text for change in changes]
         kinds = {change.kind for change in changes}
         reason = f"new {kinds.pop()}" if len(kinds) == 1 else "new code"
+        texts = [change.text.removeprefix(f"{reason}: ") for change in changes]
         return {
             "reason": reason,
             "where": "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else ""),

@@ -69,8 +69,9 @@ def judges() -> Iterator[tuple[Judge, Judge]]:
 
 
 def is_right(pair: Pair, before: dict[str, Any], after: dict[str, Any]) -> bool:
-    same_fingerprint = before["fingerprint"] == after["fingerprint"] != ""
-    return same_fingerprint == (pair.expect == "agree")
+    assert before["fingerprint"], before["error"]
+    assert after["fingerprint"], after["error"]
+    return (before["fingerprint"] == after["fingerprint"]) == (pair.expect == "agree")
 
 
 @pytest.mark.parametrize("pair", ALL, ids=lambda pair: pair.name)
