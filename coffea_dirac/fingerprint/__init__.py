@@ -183,6 +183,7 @@ def _describe(
         tree: dict[str, Json] = {"scheme": SCHEME, "roots": walker.run(roots)}
         if {"awkward", "coffea", "vector", "dask-awkward"} & set(walker.packages):
             tree["behavior"] = walker.finish(behaviours(walker))
+        walker.find_package_files()
         named = omit & walker.attributes
         reads = functions.reads(walker)
         if not named and reads <= (docs, annotations) and not (reads[0] > docs or reads[1] > annotations):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import enum
 import functools
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from coffea_dirac.fingerprint import values
 from coffea_dirac.fingerprint.dump import constant
-from coffea_dirac.fingerprint.packages import origin_of
+from coffea_dirac.fingerprint.packages import origin_of, public_module
 from coffea_dirac.interfaces import Json
 
 if TYPE_CHECKING:
@@ -40,9 +41,8 @@ def class_(walker: Walker, value: type) -> Json:
     origin = walker.used(value.__module__)
     if origin.kind == "user" or _is_made_up(value):
         return walker.node(value, f"class {value.__qualname__}", _user_class)
-    name = (
-        f"class {value.__qualname__}" if origin.kind == "stdlib" else f"class {value.__module__}.{value.__qualname__}"
-    )
+    module = public_module(value.__module__) if origin.kind == "stdlib" else value.__module__
+    name = f"class {module}.{value.__qualname__}".replace("class builtins.", "class ")
     extra = [*patches(walker, value).items(), *schema(walker, value)]
     return [name, *extra] if extra else name
 
@@ -91,6 +91,8 @@ def _user_class(walker: Walker, value: type, label: str) -> Json:
         if issubclass(value, enum.Enum):
             content["members"] = [[name, walker.encode(member._value_)] for name, member in value.__members__.items()]
         content.update(_generated(walker, value))
+        if isinstance(value, abc.ABCMeta) and (registered := _registered(value)):
+            content["registered"] = walker.sorted_unordered(registered)
         for name in sorted(vars(value)):
             if name in excluded or (value in walker.omitting and name in walker.omit) or _is_made(walker, value, name):
                 continue
@@ -101,6 +103,13 @@ def _user_class(walker: Walker, value: type, label: str) -> Json:
     content["body"] = body
     walker.member(value.__module__, label, content)
     return content
+
+
+def _registered(value: abc.ABCMeta) -> list[type]:
+    """Return the classes that a user's abstract class takes for its own."""
+    dump = getattr(abc, "_get_dump", None)
+    found = [reference() for reference in dump(value)[0]] if dump is not None else []
+    return [kind for kind in found if kind is not None]
 
 
 def _bases(walker: Walker, value: type) -> list[Json]:

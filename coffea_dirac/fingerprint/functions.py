@@ -40,7 +40,16 @@ _DYNAMIC = {
     "__import__": "it imports a module by a name made at run time; write the import, or a literal name",
     "import_module": "it imports a module by a name made at run time; write the import, or a literal name",
     "_getframe": "it reads the variables of its callers; pass them as arguments",
+    "getsource": "it reads source text, comments included; read the file through a pathlib.Path",
+    "getsourcelines": "it reads source text, comments included; read the file through a pathlib.Path",
+    "stack": "it reads the variables of its callers; pass them as arguments",
     "currentframe": "it reads the variables of its callers; pass them as arguments",
+}
+_DYNAMIC_ATTRIBUTES = {
+    "__globals__": "it reads globals by names made at run time; use a dict of your own",
+    "f_globals": "it reads globals by names made at run time; use a dict of your own",
+    "f_locals": "it reads the variables of its callers; pass them as arguments",
+    "__subclasses__": "it finds whatever classes happen to be loaded; keep a list of your own",
 }
 _HERE = str(Path(__file__).parent.parent)
 _DYNAMIC_MODULES = frozenset({"builtins", "importlib", "sys", "inspect"})
@@ -64,11 +73,13 @@ def function(walker: Walker, value: types.FunctionType) -> Json:
     if kind == "user" or (kind == "own" and not value.__code__.co_filename.startswith(_HERE)):
         return walker.node(value, value.__code__.co_qualname, _user_function)
     name = value.__code__.co_qualname
-    found: Any = sys.modules.get(module_of(value))
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is value or getattr(found, "__func__", None) is value:
-        return walker.library(module_of(value), name)
+    for module, path in ((module_of(value), name), (value.__module__ or "", value.__qualname__)):
+        found: Any = sys.modules.get(module)
+        for part in path.split("."):
+            found = getattr(found, part, None)
+        held = found is value or getattr(found, "__func__", None) is value
+        if held and origin_of(module).kind != "user":
+            return walker.library(module, path)
     return walker.node(value, f"{name} of {value.__name__}", _library_function)
 
 
@@ -114,6 +125,8 @@ def unit_of(walker: Walker, code: types.CodeType, label: str) -> Unit:
     """Return the unit of a code object and note its strings, attributes and place."""
     unit = SOURCES.unit(code, walker.given, docs=walker.docs, annotations=walker.annotations)
     walker.places[label] = {"file": code.co_filename, "numbers": list(unit.numbers), "text": _source_lines(unit)}
+    for name in sorted(unit.uses.attributes & set(_DYNAMIC_ATTRIBUTES)):
+        raise walker.error(f"uses {name}: {_DYNAMIC_ATTRIBUTES[name]}")
     walker.attributes |= unit.uses.attributes | unit.uses.strings
     walker.written_attributes |= unit.uses.attribute_writes
     walker.reached.add(id(unit.node))
@@ -306,7 +319,7 @@ def builtin(walker: Walker, value: Any) -> Json:
     file = getattr(sys.modules.get(module), "__file__", None)
     if origin.kind == "user" and file:
         return ["compiled", digest_file(file), value.__name__]
-    return f"library {module}.{value.__name__}" if origin.kind != "stdlib" else f"library {value.__name__}"
+    return walker.library(module, value.__name__)
 
 
 _Encoder = Callable[[Any, Any, str], Json]

@@ -168,7 +168,7 @@ def _library_attribute(walker: Walker, module: types.ModuleType, chain: Chain, k
         if isinstance(value, type) and origin_of(value.__module__).kind != "user":
             patches.update(classes.patches(walker, value))
     kind = kind or walker.used(module.__name__).kind
-    text = "library" if kind == "stdlib" else f"library {'.'.join((module.__name__, *chain))}"
+    text = f"library {'.'.join((module.__name__, *chain))}"
     extra = None if value is None else _unusual(walker, value, chain[-1], kind)
     return [text, patches, extra] if patches or extra is not None else text
 

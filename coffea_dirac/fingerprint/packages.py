@@ -52,6 +52,17 @@ def origin_of(module: str) -> Origin:
     return _origin_at(top, place) if place else USER
 
 
+def public_module(module: str) -> str:
+    """Return the part of a standard module's name that Python versions agree upon.
+
+    Examples
+    --------
+    >>> public_module("pathlib._local"), public_module("_operator")
+    ('pathlib', 'operator')
+    """
+    return module.partition(".")[0].lstrip("_")
+
+
 def _place(module: str) -> str:
     """Return the file or folder of a module, empty if there is none."""
     loaded = sys.modules.get(module)

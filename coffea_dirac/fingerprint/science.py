@@ -144,7 +144,8 @@ def _pandas_dtype(walker: Walker, dtype: Any) -> Json:
 
 
 def _series(walker: Walker, value: Any) -> Json:
-    return ["Series", walker.encode(value.name), _index(walker, value.index), _column(walker, value)]
+    named = [walker.encode(value.name), walker.encode(value.attrs)]
+    return ["Series", named, _index(walker, value.index), _column(walker, value)]
 
 
 def _index(walker: Walker, value: Any) -> Json:

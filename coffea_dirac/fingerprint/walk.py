@@ -18,10 +18,11 @@ from typing import Any
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import classes, functions, modules, values
 from coffea_dirac.fingerprint.dump import constant
-from coffea_dirac.fingerprint.packages import Origin, origin_of
+from coffea_dirac.fingerprint.packages import Origin, origin_of, public_module
 from coffea_dirac.fingerprint.science import handler_of
 from coffea_dirac.interfaces import Json
 
+_DATA_READERS = frozenset({"resources", "files", "get_data"})
 _MAXIMUM_NAME = 1024
 
 
@@ -197,6 +198,22 @@ class Walker:
             self._entered[value] = self.normalised(value)
         return self.normalised(value)
 
+    def find_package_files(self) -> None:
+        """Note the files beside the code that it may read as data of its packages, by parts of their names."""
+        words = {word for label in self.functions for word in self.nodes[label].get("names", ())}
+        if not _DATA_READERS & (self.attributes | {word.rpartition(" ")[2] for word in words}):
+            return
+        folders = {os.path.dirname(f.__code__.co_filename) for f in self.functions.values()}  # noqa: PTH120
+        roots = {modules.root_of(f.__globals__) for f in self.functions.values()} - {""}
+        strings = {s for s in self.strings | self.attributes if not os.path.isabs(s)}  # noqa: PTH117
+        for root in roots:
+            folders |= {p for s in strings if os.path.isdir(p := os.path.join(root, *s.split(".")))}  # noqa: PTH112, PTH118
+        for folder in sorted(folders):
+            for name in sorted(strings):
+                if os.path.isfile(path := os.path.join(folder, name)):  # noqa: PTH113, PTH118
+                    self.strings.add(path)
+                    self._entered[path] = name
+
     def relative(self, value: str) -> str:
         """Return a noted string as it entered."""
         return self._entered.get(value, value)
@@ -217,7 +234,8 @@ class Walker:
 
     def library(self, module: str, name: str) -> Json:
         """Return the encoding of something that a library holds under a name."""
-        self.used(module)
+        if self.used(module).kind == "stdlib":
+            module = public_module(module)
         return f"library {module}.{name}"
 
     def member(self, module: str, name: str, content: Json) -> None:

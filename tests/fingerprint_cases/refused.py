@@ -11,5 +11,8 @@ REFUSED = {
     "import_module": ("import importlib\ndef run(x): return importlib.import_module(x)\n", ("import_module",)),
     "dunder import": ("def run(x): return __import__(x)\n", ("__import__",)),
     "eval in a helper": ("from builtins import eval as e\ndef run(x): return e(x)\n", ("eval",)),
+    "globals of a function": ("def g(): pass\ndef run(x): return g.__globals__[x]\n", ("__globals__",)),
+    "subclasses": ("class B: pass\ndef run(x): return B.__subclasses__()\n", ("__subclasses__",)),
+    "source text": ("import inspect\ndef run(x): return inspect.getsource(run)\n", ("getsource",)),
     "frame": ("import sys\ndef run(x): return sys._getframe()\n", ("_getframe",)),
 }
