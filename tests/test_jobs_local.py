@@ -79,6 +79,9 @@ SUBMITTER = f"""
     from coffea_dirac.dirac.local import LocalJobs
     from coffea_dirac.interfaces import Job
     service = LocalJobs(sys.argv[1])
+    (ended,) = service.submit([Job(("-c", "pass"))])
+    while service.status([ended])[ended] == "running":
+        time.sleep(0.01)
     jobs = service.submit([Job(("-c", {WITH_CHILD!r}))] * 2)
     while not all("child" in service.logs(job) for job in jobs):
         time.sleep(0.01)

@@ -17,10 +17,11 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
 
 CHECK_S = 1.0
 """Seconds between two looks at the parent's id, for the case that another process holds the pipe open."""
+
+REMOVALS = 5
 
 
 def watch(session: str) -> None:
@@ -29,7 +30,7 @@ def watch(session: str) -> None:
     Parameters
     ----------
     session : str
-        The job's session directory.  It is removed then, since nobody is left who could read it.
+        The job's session directory.  It and its neighbours are removed then: nobody is left who could read them.
     """
     # Our standard input becomes empty, so that neither the job's code nor what it starts can eat the end of the pipe.
     pipe = os.dup(0)
@@ -44,9 +45,12 @@ def _wait_and_end(pipe: int, parent: int, session: str) -> None:
         ready, _, _ = select.select([pipe], [], [], CHECK_S)
         if ready and not os.read(pipe, 4096):
             break
-    shutil.rmtree(session, ignore_errors=True)
-    with suppress(OSError):  # the last job to end removes the directory around all of them
-        os.rmdir(os.path.dirname(session))
+    # All of the submitter's, since jobs that have ended already cannot; again, since jobs that end now still write.
+    root = os.path.dirname(session)
+    for _ in range(REMOVALS):
+        shutil.rmtree(root, ignore_errors=True)
+        if not os.path.exists(root):
+            break
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
