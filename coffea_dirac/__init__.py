@@ -1,12 +1,18 @@
 """Run coffea analyses on DIRAC resources and recompute only what really changed."""
 
-from coffea_dirac.cache import StageCache
-from coffea_dirac.cluster import DiracCluster
-from coffea_dirac.codecs import register_codec
-from coffea_dirac.errors import CoffeaDiracError
-from coffea_dirac.executor import DiracExecutor
-from coffea_dirac.stages import File
-from coffea_dirac.stores import open_store
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coffea_dirac.cache import StageCache
+    from coffea_dirac.cluster import DiracCluster
+    from coffea_dirac.codecs import register_codec
+    from coffea_dirac.errors import CoffeaDiracError
+    from coffea_dirac.executor import DiracExecutor
+    from coffea_dirac.stages import File
+    from coffea_dirac.stores import open_store
 
 __all__ = [
     "CoffeaDiracError",
@@ -17,3 +23,24 @@ __all__ = [
     "open_store",
     "register_codec",
 ]
+
+# Each name is imported when it is first asked for: a scheduler needs no coffea, a full hit needs no distributed.
+_ROOMS = {
+    "CoffeaDiracError": "errors",
+    "DiracCluster": "cluster",
+    "DiracExecutor": "executor",
+    "File": "stages",
+    "StageCache": "cache",
+    "open_store": "stores",
+    "register_codec": "codecs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'coffea_dirac' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"coffea_dirac.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

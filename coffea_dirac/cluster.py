@@ -18,13 +18,11 @@ from distributed.core import rpc
 from distributed.deploy.cluster import Cluster
 
 from coffea_dirac.dirac.cluster_jobs import DEFAULT_BUDGET, IMPORTS, Budget, ClusterJobs
-from coffea_dirac.embedded import default_client, default_worker_count
+from coffea_dirac.embedded import default_worker_count
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.interfaces import JobService
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["DiracCluster", "default_client", "default_worker_count"]
 
 CHECK_S = 0.2
 

@@ -25,7 +25,7 @@ class Pending:
     --------
     >>> pending = Pending.of([(0, "a", "k0"), (1, "a", "k1"), (2, "b", "k2")], file_of=lambda item: item)
     >>> [len(pending.take(slots=1, seconds_per_item=1.0)) for _ in range(2)], len(pending)
-    ([2, 1], 0)
+    ([1, 1], 1)
     """
 
     runs: deque[list[tuple[int, Any, str]]] = field(default_factory=deque)

@@ -89,7 +89,8 @@ def compute(
         per_item = sum(spent) / len(spent) if spent else None
         return f"b{next(names)}", pending.take(slots=slots, seconds_per_item=per_item)
 
-    for receipts in run.workers.each(run_bundle, pack_task(_task(run, call, plan, session)), next_bundle):
+    task = pack_task(_task(run, call, plan, session))
+    for receipts in run.workers.each(run_bundle, task, next_bundle, at_most=len(missing)):
         if run.cache is not None:
             run.cache.noted([r.row for r in receipts if r.row is not None])
         for receipt in receipts:

@@ -2,7 +2,6 @@
 
 Needs pytest, which is not among the dependencies of the package.
 """
-# ruff: noqa: D102 - the names of the tests say what they check
 
 from __future__ import annotations
 

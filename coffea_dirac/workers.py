@@ -43,7 +43,7 @@ class Workers:
             return "this process"
         if self._client is not None or self._cluster is not None:
             return "the workers of the given " + ("client" if self._client is not None else "cluster")
-        from coffea_dirac.cluster import default_worker_count
+        from coffea_dirac.embedded import default_worker_count
 
         return f"{self._n or default_worker_count()} processes of this machine"
 
@@ -60,8 +60,13 @@ class Workers:
         client = self._client or self._of_cluster
         return client is not None and bool(client.nthreads())
 
-    def client(self) -> Any:
+    def client(self, at_most: int | None = None) -> Any:
         """Return a client with at least one worker, starting workers if none were given.
+
+        Parameters
+        ----------
+        at_most : int, optional
+            More workers than this would have nothing to do; counts only where workers are started.
 
         Raises
         ------
@@ -72,9 +77,10 @@ class Workers:
         if client is None and self._cluster is not None:
             client = self._of_cluster = self._of_cluster or _client_of(self._cluster)
         elif client is None:
-            from coffea_dirac.cluster import default_client
+            from coffea_dirac.embedded import default_client, default_worker_count
 
-            return default_client(self._n)
+            wanted = self._n or default_worker_count()
+            return default_client(min(wanted, at_most or wanted))
         try:
             client.wait_for_workers(1, timeout=NO_WORKER_DEADLINE_S)
         except TimeoutError as error:
@@ -85,7 +91,12 @@ class Workers:
         return client
 
     def each(
-        self, function: Callable[..., Any], shared: Any, next_arguments: Callable[[int], tuple[Any, ...] | None]
+        self,
+        function: Callable[..., Any],
+        shared: Any,
+        next_arguments: Callable[[int], tuple[Any, ...] | None],
+        *,
+        at_most: int | None = None,
     ) -> Iterator[Any]:
         """Run ``function(shared, *arguments)`` at the workers and yield results as they come.
 
@@ -98,12 +109,14 @@ class Workers:
         next_arguments : callable
             Number of slots -> arguments of the next call, None when there is nothing left; called whenever a slot
             gets free.
+        at_most : int, optional
+            How many calls there will be at most; so many workers are started, not more.
         """
         if self.inline:
             while (arguments := next_arguments(1)) is not None:
                 yield function(shared, *arguments)
             return
-        client = self.client()
+        client = self.client(at_most)
         yield from _Stream(client, function, shared, next_arguments).results()
 
 
@@ -122,7 +135,7 @@ class _Stream:
         self._flying: set[Any] = set()
         self._name = f"coffea_dirac-{uuid.uuid4().hex[:12]}"
         self._n = 0
-        self._slots = max(1, sum(client.nthreads().values()))
+        self._slots, self._looked, self._last_worker = 1, float("-inf"), time.monotonic()
         self._shared = client.submit(_same, shared, key=f"{self._name}-shared", pure=False)
 
     def results(self) -> Iterator[Any]:
@@ -131,6 +144,7 @@ class _Stream:
         try:
             exhausted = False
             while True:
+                self._look_at_workers()
                 while not exhausted and len(self._flying) < self._slots * WINDOW:
                     exhausted = not self._submit()
                 if not self._flying:
@@ -159,8 +173,15 @@ class _Stream:
         return True
 
     def _wait(self) -> Any:
-        deadline = time.monotonic() + NO_WORKER_DEADLINE_S
+        """Return the next future that is done.
+
+        Raises
+        ------
+        JobServiceError
+            The scheduler has gone, workers cannot be started, or none was there for `NO_WORKER_DEADLINE_S`.
+        """
         while True:
+            self._look_at_workers()
             try:
                 return self._done.get(timeout=_TICK_S)
             except queue.Empty:
@@ -169,15 +190,24 @@ class _Stream:
                         f"the client is {self._client.status}: the scheduler has gone; run again, what is kept is "
                         "loaded"
                     ) from None
-                workers = self._client.nthreads()
-                if workers:
-                    self._slots = max(1, sum(workers.values()))
-                    deadline = time.monotonic() + NO_WORKER_DEADLINE_S
-                elif time.monotonic() > deadline:
-                    raise JobServiceError(
-                        f"no worker has been there for {NO_WORKER_DEADLINE_S:.0f} s: all were lost and none came "
-                        "again; run again, what is kept is loaded"
-                    ) from None
+
+    def _look_at_workers(self) -> None:
+        """Count the slots again, as workers come and go; at most once a tick, since it asks the scheduler."""
+        now = time.monotonic()
+        if now < self._looked + _TICK_S / 2:
+            return
+        self._looked = now
+        check = getattr(self._client.cluster, "check", None)
+        if check is not None:
+            check()
+        threads = sum(self._client.nthreads().values())
+        if threads:
+            self._slots, self._last_worker = threads, now
+        elif now > self._last_worker + NO_WORKER_DEADLINE_S:
+            raise JobServiceError(
+                f"no worker has been there for {NO_WORKER_DEADLINE_S:.0f} s: all were lost and none came again; run "
+                "again, what is kept is loaded"
+            )
 
 
 def _same(value: Any) -> Any:

@@ -70,6 +70,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="AGC_ORIGINAL names no checkout of iris-hep/analysis-grand-challenge")
 def test_the_original_class_runs_unchanged_and_a_second_process_computes_nothing(tmp_path: Path) -> None:
     inputs = generate(tmp_path / "data", files=1, events=1000, enriched=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +18,7 @@ from memory_store import MemoryStore, keep, key
 
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.interfaces import Discovered, Record, Row, Store
-from coffea_dirac.packs import Index, PackWriter, bundle_rows, read
+from coffea_dirac.packs import Index, PackWriter, bundle_rows, format, read
 from coffea_dirac.packs.format import read_table, record_bytes, statement, table_bytes
 from coffea_dirac.packs.pack import PACK_NAME, read_footer
 from coffea_dirac.stores import LocalStore
@@ -241,6 +242,19 @@ def test_a_hundred_thousand_rows_are_written_and_looked_up_in_bulk() -> None:
     assert store.calls == {"list": 1, "read": 2}
 
 
+@pytest.mark.parametrize("name", ["pack", "inputs", "codec", "shared", "offset", "length"])
+@pytest.mark.parametrize("cell", [-1, 1 << 62, 1.0, "0", None, True])
+def test_a_table_with_a_cell_out_of_range_is_no_table(name: str, cell: Any) -> None:
+    row, _ = record_bytes(record(1), pack="p", offset=0)
+    data = table_bytes([row])
+    tree = json.loads(data[: -format.TRAILER_SIZE])
+    tree["columns"][name] = [cell]
+    body = json.dumps(tree).encode()
+    trailer = format._TRAILER.pack(hashlib.sha256(body).digest(), len(body), data[-8:])
+    with pytest.raises(CorruptRecordError):
+        read_table(body + trailer)
+
+
 # ------------------------------------------------------------------------------------------- the index
 
 
@@ -314,6 +328,9 @@ def test_index_blobs_grow_as_the_session_does(store: LocalStore) -> None:
 
 def test_refresh_reads_only_what_is_new() -> None:
     store = MemoryStore()
+    first = Index(store)
+    session = first.open_session()
+    first.close_session(session, keep(store, session, [record(9)]))
     dead = Index(store).open_session()
     keep(store, dead, [record(0)])
     reader = Index(store)

@@ -9,6 +9,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -61,12 +62,6 @@ def test_a_place_without_a_store_is_refused_with_what_works(place: object) -> No
         open_store(place)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def unprivileged() -> None:
-    if os.geteuid() == 0:
-        pytest.skip("the superuser may write everywhere")
-
-
 def test_a_file_in_place_of_the_directory_is_explained(tmp_path: Path) -> None:
     (tmp_path / "stages").write_text("notes")
     store = LocalStore(tmp_path / "stages")
@@ -76,12 +71,27 @@ def test_a_file_in_place_of_the_directory_is_explained(tmp_path: Path) -> None:
     assert (tmp_path / "stages").read_text() == "notes"
 
 
-@pytest.mark.usefixtures("unprivileged")
-def test_a_directory_of_somebody_else_is_explained(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(StoreError, match="permission"):
-        LocalStore(tmp_path).create("v1/x", b"")
-    tmp_path.chmod(0o700)
+WRITE_AS_NOBODY = """
+import os, sys
+from coffea_dirac.errors import StoreError
+from coffea_dirac.stores import open_store
+if os.geteuid() == 0:
+    os.setuid(65534)  # the superuser may write everywhere
+try:
+    open_store(sys.argv[1]).create("v1/x", b"")
+except StoreError as error:
+    print(error)
+"""
+
+
+def test_a_directory_of_somebody_else_is_explained() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        command = [sys.executable, "-c", WRITE_AS_NOBODY, folder]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/", check=True)
+        Path(folder).chmod(0o700)
+    assert "permission" in done.stdout
+    assert folder in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -34,4 +34,5 @@ def main(folder: str) -> None:
     print(json.dumps(found))
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

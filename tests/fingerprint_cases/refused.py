@@ -1,8 +1,14 @@
 """What has no fingerprint, with words that the message must hold."""
 
 REFUSED = {
-    "open file": ("F = open(__file__)\ndef select(x): return F.read()\ndef run(x): return select(x)\n", ("run", "select", "'F'", "open file", "Path")),
-    "socket in state": ("import socket\nclass P:\n    def __init__(self): self.s = socket.socket()\n    def process(self, x): return 1\nrun = P().process\n", (".s",)),
+    "open file": (
+        "F = open(__file__)\ndef select(x): return F.read()\ndef run(x): return select(x)\n",
+        ("run", "select", "'F'", "open file", "Path"),
+    ),
+    "socket in state": (
+        "import socket\nclass P:\n    def __init__(self): self.s = socket.socket()\n    def process(self, x): return 1\nrun = P().process\n",
+        (".s",),
+    ),
     "generator": ("G = (i for i in range(3))\ndef run(x): return list(G)\n", ("'G'", "list")),
     "socket": ("import socket\nS = socket.socket()\nS.close()\ndef run(x): return S\n", ("'S'",)),
     "eval": ("def run(x): return eval(x)\n", ("eval", "run")),
