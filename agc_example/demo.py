@@ -17,7 +17,7 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "output"
 SHARED_DATA = HERE.parent.parent / "shared" / "data"
-FILES, EVENTS, CHUNKSIZE = 2, 40_000, 20_000
+FILES, EVENTS, CHUNKSIZE = 2, 60_000, 20_000
 """Files of each of the 9 samples, events in each, and events in a work item."""
 EDIT = ("BINS, LOW, HIGH = 25, 50.0, 550.0", "BINS, LOW, HIGH = 50, 50.0, 550.0")
 REAL_FILE = "nano_tt_v12.root"
@@ -34,19 +34,25 @@ def main() -> None:
     edited = edited_copy()
     root = HERE.parent
     runs = [run("cold", root, inputs), run("warm", root, inputs), run("edited", edited, inputs)]
+    on_real_file = []
     if (SHARED_DATA / REAL_FILE).exists():
         real = real_inputs()
-        runs += [run("real file, cold", root, real), run("real file, warm", root, real)]
+        on_real_file = [run("real file, cold", root, real), run("real file, warm", root, real)]
     else:
         say("no folder of real files beside the checkout: that part is left out")
-    kept = ("name", "work_items", "hits", "misses", "events", "wall_s")
-    (OUTPUT / "summary.json").write_text(json.dumps({"runs": [{k: r[k] for k in kept} for r in runs]}, indent=1) + "\n")
-    show(runs)
+    summary = {"runs": [numbers(one) for one in runs], "real_file": [numbers(one) for one in on_real_file]}
+    (OUTPUT / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    show([*runs, *on_real_file])
+
+
+def numbers(one: dict[str, Any]) -> dict[str, Any]:
+    """Return what the summary keeps of a run."""
+    return {name: one[name] for name in ("name", "work_items", "hits", "misses", "events", "wall_s")}
 
 
 def say(text: str) -> None:
     """Say what is done now."""
-    console.print(f"[bold]demo:[/bold] {text}", highlight=False)
+    console.print(f"[bold]demo:[/bold] {text}", highlight=False, soft_wrap=True)
 
 
 def make_data() -> Path:
@@ -110,17 +116,18 @@ def run(name: str, root: Path, inputs: Path) -> dict[str, Any]:
 def show(runs: list[dict[str, Any]]) -> None:
     """Print the table of runs and where the plots are."""
     table = Table(title="The same analysis, run again", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in ("run", "work items", "loaded", "computed", "why", "events", "seconds"):
-        table.add_column(heading, justify="left" if heading in ("run", "why") else "right", no_wrap=heading == "run")
+    for heading in ("run", "work items", "loaded", "computed", "events", "seconds"):
+        table.add_column(heading, justify="left" if heading == "run" else "right", no_wrap=True)
+    table.add_column("why", overflow="fold")
     for one in runs:
         why = "\n".join(f"{n} {reason}" for reason, n in one["reasons"]) or ""
-        numbers = (f"{one['work_items']}", f"{one['hits']}", f"{one['misses']}")
-        table.add_row(one["name"], *numbers, why, f"{one['events']:,}", f"{one['wall_s']:.1f}")
+        counts = (f"{one['work_items']}", f"{one['hits']}", f"{one['misses']}")
+        table.add_row(one["name"], *counts, f"{one['events']:,}", f"{one['wall_s']:.1f}", why)
     console.print(table)
     for one in runs[:3]:
         for path in one["written"]:
             if path.endswith(".png"):
-                console.print(f"  {Path(path).relative_to(HERE.parent)}", highlight=False)
+                console.print(f"  {Path(path).relative_to(HERE.parent)}", highlight=False, soft_wrap=True)
     say("done; the same numbers are in agc_example/output/summary.json")
 
 

@@ -9,6 +9,9 @@ from typing import Any
 LUMINOSITY = 3378.0
 """Integrated luminosity of the AGC ttbar task, 1/pb."""
 
+TREE = "Events"
+"""The tree of NanoAOD."""
+
 CROSS_SECTIONS = {
     "ttbar": 396.87 + 332.97,
     "single_top_s_chan": 2.0268 + 1.2676,
@@ -61,13 +64,17 @@ def _of_agc(path: Path, found: dict[str, Any], files: int | None) -> dict[str, A
             raise InputListError(
                 f"{path}: no cross section is known for {process!r}; known are {', '.join(CROSS_SECTIONS)}"
             )
-        for variation, sample in variations.items():
-            chosen = sample["files"][:files]
-            metadata = {"process": process, "variation": variation, "nevts": sum(file["nevts"] for file in chosen)}
-            fileset[f"{process}__{variation}"] = {
-                "files": [_place(path, f["path"]) for f in chosen],
-                "metadata": metadata,
-            }
+        try:
+            samples = {variation: sample["files"][:files] for variation, sample in variations.items()}
+            for variation, chosen in samples.items():
+                metadata = {"process": process, "variation": variation, "nevts": sum(file["nevts"] for file in chosen)}
+                places = [_place(path, file["path"]) for file in chosen]
+                fileset[f"{process}__{variation}"] = {"files": places, "metadata": metadata}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputListError(
+                f"{path}: {process!r} has not the AGC's form, "
+                '{variation: {"nevts_total": .., "files": [{"path": .., "nevts": ..}]}}'
+            ) from error
     return fileset
 
 
@@ -82,6 +89,24 @@ def _of_coffea(path: Path, name: str, sample: dict[str, Any], files: int | None)
         raise InputListError(f"{path}: dataset {name!r} has no metadata {' and '.join(map(repr, lacking))}")
     if metadata["process"] not in CROSS_SECTIONS:
         raise InputListError(f"{path}: no cross section is known for {metadata['process']!r} of dataset {name!r}")
-    found = sample["files"]
-    chosen: Any = dict(list(found.items())[:files]) if isinstance(found, dict) else list(found)[:files]
-    return {**sample, "files": chosen}
+    listed = list(sample["files"])
+    chosen = listed[:files]
+    if len(chosen) < len(listed):
+        # The number of events is that of all files.
+        metadata = {key: value for key, value in metadata.items() if key != "nevts"}
+    return {"files": chosen, "treename": _tree(path, name, sample), "metadata": metadata}
+
+
+def _tree(path: Path, name: str, sample: dict[str, Any]) -> str:
+    """Return the tree of a dataset: coffea's Runner takes one, and looks at no tree named beside a file."""
+    if "treename" in sample:
+        return str(sample["treename"])
+    beside = sample["files"].values() if isinstance(sample["files"], dict) else ()
+    named = [tree.get("object_path") if isinstance(tree, dict) else tree for tree in beside]
+    found = {str(tree) for tree in named if tree is not None}
+    if len(found) > 1:
+        trees = ", ".join(sorted(found))
+        raise InputListError(
+            f"{path}: the files of dataset {name!r} have the trees {trees}; make it a dataset for each"
+        )
+    return next(iter(found), TREE)

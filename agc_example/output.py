@@ -25,6 +25,11 @@ STACK = {
 COLOURS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1")
 """Colour cycle for people with any colour vision (M. A. Petroff, arXiv:2107.02270)."""
 
+DRAWN = ("pt_scale_up", "pt_res_up", "scaleup", "scaledown", "ME_var", "PS_var")
+"""Variations of ttbar that are drawn."""
+COARSE = 40.0
+"""Width of a bin where variations are drawn, GeV."""
+
 
 class IncompleteSampleError(RuntimeError):
     """A sample is not processed whole, so that its normalisation would be wrong."""
@@ -118,63 +123,76 @@ def write_root(histograms: Mapping[str, hist.Hist], path: Path) -> int:
 
 
 def plot_regions(histograms: Mapping[str, hist.Hist], folder: Path) -> list[Path]:
-    """Draw each region's stack of processes with pseudodata, and the jet variations of ttbar; return the PNG files."""
+    """Draw each region's stack of processes with pseudodata, and the variations of ttbar; return the PNG files.
+
+    What no event fell into is not drawn.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     paths = []
     for region, histogram in histograms.items():
-        paths.append(folder / f"{region}.png")
-        _plot_stack(region, histogram, dict(named({region: histogram})), paths[-1])
-        paths.append(folder / f"{region}_variations.png")
-        _plot_variations(region, histogram, paths[-1])
+        one = dict(named({region: histogram}))
+        for path, draw in ((f"{region}.png", _plot_stack), (f"{region}_variations.png", _plot_variations)):
+            if draw(region, one, folder / path):
+                paths.append(folder / path)
     return paths
 
 
-def _plot_stack(region: str, histogram: hist.Hist, one: dict[str, hist.Hist], path: Path) -> None:
+def _plot_stack(region: str, one: Mapping[str, hist.Hist], path: Path) -> bool:
     import matplotlib.pyplot as plt
     import mplhep
 
-    drawn = [(p, histogram[:, p, "nominal"]) for p in reversed(STACK) if p in list(histogram.axes["process"])]
+    drawn = {process: one[f"{region}_{process}"] for process in reversed(STACK) if f"{region}_{process}" in one}
+    if not drawn:
+        return False
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
     colours = dict(zip(STACK, COLOURS, strict=True))
-    labels, colors = [STACK[p] for p, _ in drawn], [colours[p] for p, _ in drawn]
-    mplhep.histplot([h for _, h in drawn], stack=True, histtype="fill", ax=axes, label=labels, color=colors, yerr=False)
+    style = {"label": [STACK[p] for p in drawn], "color": [colours[p] for p in drawn], "edgecolor": "white"}
+    mplhep.histplot(list(drawn.values()), stack=True, histtype="fill", ax=axes, yerr=False, flow="none", **style)
+    total = sum(drawn.values())
+    error = np.sqrt(total.variances())
+    band = {"baseline": total.values() - error, "facecolor": "none", "edgecolor": "0.35", "linewidth": 0}
+    axes.stairs(total.values() + error, total.axes[0].edges, fill=True, hatch="/////", label="statistics", **band)
     data = one.get(f"{region}_pseudodata")
     if data is not None:
-        mplhep.histplot(data, histtype="errorbar", color="black", ax=axes, label="pseudodata", markersize=6)
-    axes.set(ylabel="events", xlim=(50, 550), ylim=(0, None), xlabel=histogram.axes["observable"].label)
+        style = {"color": "black", "label": "pseudodata", "markersize": 6}
+        mplhep.histplot(data, histtype="errorbar", ax=axes, flow="none", **style)
+    edges = total.axes[0].edges
+    axes.set(ylabel=f"events / {edges[1] - edges[0]:g} GeV", xlabel=total.axes[0].label)
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None))
     axes.legend(reverse=True, frameon=False)
-    text = rf"$\sqrt{{s}}$ = 13 TeV, {LUMINOSITY / 1000:.1f} fb$^{{-1}}$"
     axes.set_title(f"AGC ttbar, {region}", loc="left")
-    axes.set_title(text, loc="right", fontsize="medium")
+    axes.set_title(rf"$\sqrt{{s}}$ = 13 TeV, {LUMINOSITY / 1000:.1f} fb$^{{-1}}$", loc="right", fontsize="medium")
     figure.savefig(path, dpi=120)
     plt.close(figure)
+    return True
 
 
-def _plot_variations(region: str, histogram: hist.Hist, path: Path) -> None:
+def _plot_variations(region: str, one: Mapping[str, hist.Hist], path: Path) -> bool:
+    """Draw the variations of ttbar in coarse bins, so that they can be told apart from fluctuations."""
     import matplotlib.pyplot as plt
     import mplhep
 
-    present = list(histogram.axes["variation"])
-    figure, (top, ratio) = plt.subplots(
-        2, 1, figsize=(7, 5.5), sharex=True, height_ratios=(3, 1.2), layout="constrained"
-    )
-    nominal = histogram[:, "ttbar", "nominal"].values()
-    edges = histogram.axes["observable"].edges
-    variations = ("nominal", "pt_scale_up", "pt_res_up", "scaleup", "scaledown", "ME_var", "PS_var")
-    palette = ("black", *COLOURS, "#7a21dd")
-    for variation, colour in zip(variations, palette, strict=True):
-        if variation not in present:
-            continue
-        values = histogram[:, "ttbar", variation].values()
-        style = {"color": colour, "label": variation.replace("_", " ")}
-        mplhep.histplot(values, edges, ax=top, **style, linewidth=1.4, yerr=False)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mplhep.histplot(values / nominal, edges, ax=ratio, **style, linewidth=1.4, yerr=False)
-    top.set(ylabel="events", ylim=(0, None), xlim=(50, 550))
-    top.legend(frameon=False)
-    top.set_title(rf"$t\bar{{t}}$ and its variations, {region}", loc="left")
-    ratio.set(ylabel="ratio", ylim=(0.5, 1.5), xlabel=histogram.axes["observable"].label)
+    nominal = one.get(f"{region}_ttbar")
+    if nominal is None:
+        return False
+    width = nominal.axes[0].widths[0]
+    coarse = slice(110j, None, hist.rebin(max(1, round(COARSE / width))))
+    variations = {"nominal": nominal[coarse]}
+    variations |= {v: one[f"{region}_ttbar_{v}"][coarse] for v in DRAWN if f"{region}_ttbar_{v}" in one}
+    figure, axes = plt.subplots(2, 1, figsize=(7, 5.5), sharex=True, height_ratios=(3, 1.4), layout="constrained")
+    base, edges = variations["nominal"].values(), variations["nominal"].axes[0].edges
+    colours = dict(zip(("nominal", *DRAWN), ("black", *COLOURS, "#7a21dd"), strict=True))
+    for variation, histogram in variations.items():
+        style = {"color": colours[variation], "label": variation.replace("_", " "), "linewidth": 1.6, "yerr": False}
+        mplhep.histplot(histogram.values(), edges, ax=axes[0], **style)
+        ratio = np.divide(histogram.values(), base, out=np.full(len(base), np.nan), where=base > 0)
+        mplhep.histplot(ratio, edges, ax=axes[1], **style)
+    axes[0].set(ylabel=f"events / {edges[1] - edges[0]:g} GeV", ylim=(0, None), xlim=(edges[0], edges[-1]))
+    axes[0].legend(frameon=False)
+    axes[0].set_title(rf"$t\bar{{t}}$ and its variations, {region}", loc="left")
+    axes[1].set(ylabel="ratio to nominal", ylim=(0.5, 1.5), xlabel=nominal.axes[0].label)
     figure.savefig(path, dpi=120)
     plt.close(figure)
+    return True

@@ -113,6 +113,7 @@ def main(  # noqa: PLR0913, PLR0917 - a command line is its options
 ) -> None:
     """Run the AGC ttbar analysis and write histograms and plots."""
     from rich.console import Console
+    from uproot.exceptions import KeyInFileError
 
     from agc_example.output import IncompleteSampleError
     from coffea_dirac import CoffeaDiracError
@@ -127,13 +128,14 @@ def main(  # noqa: PLR0913, PLR0917 - a command line is its options
         chosen = executor_for(executor, workers=workers, cache=cache)
         result = analyse(fileset, executor=chosen, use_ml=ml, chunksize=chunksize, skipbadfiles=skip_bad_files)
         if result.report is not None:
-            console.print(str(result.report), highlight=False)
+            console.print(str(result.report), highlight=False, soft_wrap=True)
         written = finish(result, fileset, output)
-    except (InputListError, IncompleteSampleError, CoffeaDiracError) as error:
-        console.print(f"[red]agc_example:[/red] {escape(str(error))}", highlight=False)
+    except (InputListError, IncompleteSampleError, CoffeaDiracError, OSError, KeyInFileError) as error:
+        # coffea's own executors let the errors of reading pass as they are.
+        console.print(f"[red]agc_example:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     for path in written:
-        console.print(f"wrote {path}", highlight=False)
+        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
     if summary is not None:
         summary.write_text(json.dumps(facts(result, written), indent=1) + "\n")
 
