@@ -31,6 +31,7 @@ class Holder:
     report: Report | None = None
     skipped: dict[tuple[str, str], str] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
+    is_default: bool = False
 
 
 @dataclass
@@ -96,12 +97,14 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
             raise ConfigurationError(
                 f"io_retries is {self.io_retries!r}: it is a number of further attempts, as in io_retries=2"
             )
-        if isinstance(self.cache, str) and self.cache == _DEFAULT:
+        is_default = isinstance(self.cache, str) and self.cache == _DEFAULT
+        if is_default:
             self.cache = default_cache()
         elif self.cache is not None and not isinstance(self.cache, StageCache):
             self.cache = StageCache(self.cache)
         if self.holder is None:
-            self.holder = Holder(Workers(self.client, self.cluster, self.workers, inline=self.inline))
+            workers = Workers(self.client, self.cluster, self.workers, inline=self.inline)
+            self.holder = Holder(workers, is_default=is_default or not workers.given)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "client": None, "cluster": None, "holder": None}
@@ -141,6 +144,9 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
             desc=self.desc,
             unit=self.unit,
         )
+        if holder.is_default and self.status and "defaults" not in holder.told:
+            holder.told.add("defaults")
+            say_defaults(self.cache, holder.workers)
         if isinstance(call, ProcessingCall):
             holder.report = Report()
             skipped, holder.skipped = holder.skipped, {}
@@ -148,3 +154,12 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
         if self.function_name == "get_metadata":
             return read_metadata(run, call, found, accumulator, holder.skipped), 0
         return process_plain(run, call, found, accumulator), 0
+
+
+def say_defaults(cache: StageCache | None, workers: Workers) -> None:
+    """Say in one line what is used where nothing was given, and what changes it."""
+    from rich.console import Console
+
+    where = f"cache {cache.store.url}" if cache is not None else "no cache"
+    text = f"DiracExecutor: {workers}, {where}; DiracExecutor(cache=..., workers=...) or COFFEA_DIRAC_CACHE change it"
+    Console(stderr=True).print(text, highlight=False, markup=False, soft_wrap=True)

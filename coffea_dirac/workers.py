@@ -151,13 +151,25 @@ class _Stream:
                     return
                 future = self._wait()
                 self._flying.discard(future)
-                result = future.result()
+                result = self._result(future)
                 future.release()
                 yield result
         finally:
             if self._flying:
                 self._client.cancel(list(self._flying))
             self._shared.release()
+
+    def _result(self, future: Any) -> Any:
+        from distributed import KilledWorker
+
+        try:
+            return future.result()
+        except KilledWorker as error:
+            raise JobServiceError(
+                f"workers died again and again while they did the same work ({error}). Probably a work item needs more "
+                "memory than a worker has: use a smaller chunksize, or fewer threads for each worker. What is finished "
+                "is kept."
+            ) from error
 
     def _submit(self) -> bool:
         arguments = self._next(self._slots)

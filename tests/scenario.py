@@ -107,6 +107,7 @@ class Result:
     complete: bool
     missing: dict[str, list[str]]
     warnings: list[str]
+    stderr: str = ""
 
     @property
     def misses(self) -> int:
@@ -200,4 +201,4 @@ class Scenario:
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
         assert lines, f"the run said nothing (exit {done.returncode}):\n{done.stdout}\n{done.stderr}"
-        return Result(**json.loads(lines[-1].removeprefix("RESULT ")))
+        return Result(**json.loads(lines[-1].removeprefix("RESULT ")), stderr=done.stderr)

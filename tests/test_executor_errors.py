@@ -142,3 +142,14 @@ def test_a_processor_that_cannot_be_fingerprinted_is_computed_and_not_kept(scena
     assert result.out == pytest.approx(result.plain, rel=1e-12)
     assert any("lines" in text and "not kept" in text for text in result.warnings), result.warnings
     assert scenario.run().hits == 0
+
+
+def test_with_nothing_given_one_line_says_what_is_used_and_the_environment_can_change_it(scenario: Scenario) -> None:
+    make = "executor = DiracExecutor()"
+    cold = scenario.run(make=make, env={"COFFEA_DIRAC_CACHE": "mine", "COFFEA_DIRAC_WORKERS": "1"})
+    said = [line for line in cold.stderr.splitlines() if line.startswith("DiracExecutor:")]
+    assert len(said) == 1
+    assert "1 processes of this machine" in said[0]
+    assert str(scenario.folder / "mine") in said[0]
+    assert scenario.run(make=make, env={"COFFEA_DIRAC_CACHE": "mine"}).misses == 0
+    assert scenario.run(make="executor = DiracExecutor(inline=True)", env={"COFFEA_DIRAC_CACHE": "off"}).hits == 0
