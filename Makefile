@@ -40,7 +40,7 @@ lint: ## ruff, mypy, import-linter
 
 docs: ## Build the documentation into site/
 	@scripts/set-up .venv-docs requirements/docs.lock
-	@.venv-docs/bin/mkdocs build --strict --quiet && echo "docs: open site/index.html"
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet && echo "docs: open site/index.html"
 
 bench: ## Measure speed, paired with named peers, and write docs/reference/benchmarks.md
 	@scripts/set-up .venv requirements/test.lock

@@ -62,6 +62,7 @@ class StageCache:
         self._session = ""
         self._problem = ""
         self._rows: list[Row] = []
+        self._used: list[Row] = []
 
     def __repr__(self) -> str:
         return f"StageCache({self.store.url!r})"
@@ -76,7 +77,7 @@ class StageCache:
 
     def begin(self) -> str:
         """Read what is in the store and open a session; return its name, empty if the store cannot be written."""
-        self._problem, self._rows, self._session = "", [], ""
+        self._problem, self._session, self._rows, self._used = "", "", [], []
         self._index = None
         self._guard(self._refresh)
         if not self._problem:
@@ -87,6 +88,8 @@ class StageCache:
         index = packs.Index(self.store)
         index.refresh()
         self._index = index
+        for problem in index.problems:
+            warnings.warn(f"a part of {self!r} is unreadable: {problem}", CacheWarning, stacklevel=6)
 
     def _open(self) -> None:
         self._session = self._found_index().open_session()
@@ -101,7 +104,7 @@ class StageCache:
         """Write the session's index and close it."""
         if self._session and self._index is not None and not self._problem:
             index, session = self._index, self._session
-            self._guard(lambda: index.close_session(session, self._rows))
+            self._guard(lambda: index.close_session(session, self._rows, used=self._used))
         self._session = ""
 
     def give_up(self, why: str) -> None:
@@ -144,6 +147,7 @@ class StageCache:
                     found[row] = payload
 
         self._guard(step)
+        self._used.extend(found)
         return found
 
     def load(self, rows: Sequence[Row]) -> dict[Row, Any]:

@@ -103,7 +103,14 @@ def _key(plan: Plan, item: Any) -> str:
     identity = plan.identities.get(item.filename + "\0" + item.treename)
     if plan.not_kept or plan.template is None or identity is None:
         return ""
-    return item_key(plan.template.digest, identity.digest, item.treename, item.entrystart, item.entrystop, item.preload)
+    return item_key(
+        plan.template.digest,
+        identity.digest,
+        item.treename,
+        item.entrystart,
+        item.entrystop,
+        getattr(item, "preload", None),
+    )
 
 
 def identify(run: Run, call: ProcessingCall, items: Sequence[Any]) -> dict[str, FileIdentity]:

@@ -27,7 +27,7 @@ class Report:
     Attributes
     ----------
     outcomes : list of Outcome
-        One for each record that was loaded or computed, in fileset order.
+        One for each record: the loaded ones in fileset order, then the computed ones as they came.
     work_items : dict
         ``{"hits": .., "misses": ..}``: items for which no user code ran, and the others.
     datasets : dict of str to DatasetReport

@@ -39,6 +39,8 @@ def process(
     expect(report, items, skipped)
     try:
         plan = make_plan(run, call, items)
+        if plan.not_kept and run.cache is not None:
+            report.note(plan.not_kept)
         for position in plan.found:
             report.add(Outcome(stage_name(call), plan.keys[position], "loaded"))
         with progress(run.desc, run.unit, len(items), done=len(plan.found), show=run.status) as advance:
