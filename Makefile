@@ -36,7 +36,7 @@ lint: ## ruff, mypy, import-linter
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/mypy
-	@.venv/bin/lint-imports
+	@.venv/bin/lint-imports --no-cache
 
 docs: ## Build the documentation into site/
 	@scripts/set-up .venv-docs requirements/docs.lock
