@@ -112,7 +112,7 @@ class Report:
         text = f"{items} work item{'s' * (items != 1)}: {found}"
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.reasons)
         lost = sum(len(d.failed) for d in self.datasets.values())
-        return text + (f"; {reasons}" if reasons else "") + (f"; {lost} files skipped" if lost else "")
+        return text + (f"; {reasons}" if reasons else "") + (f"; {lost} skipped" if lost else "")
 
     def __rich__(self) -> Any:
         from rich.table import Table
