@@ -17,7 +17,7 @@ from rich.table import Table
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "output"
 SHARED_DATA = HERE.parent.parent / "shared" / "data"
-FILES, EVENTS, CHUNKSIZE = 2, 80_000, 20_000
+FILES, EVENTS, CHUNKSIZE = 2, 140_000, 35_000
 """Files of each of the 9 samples, events in each, and events in a work item."""
 EDIT = ("BINS, LOW, HIGH = 25, 50.0, 550.0", "BINS, LOW, HIGH = 50, 50.0, 550.0")
 REAL_FILE = "nano_tt_v12.root"
