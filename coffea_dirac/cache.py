@@ -1,8 +1,7 @@
 """The stage cache: look up, load, keep, explain.
 
 `StageCache` is the policy over a store.  A broken store never stops or changes an analysis: the first failure becomes
-one
-warning, and from then on results of that run are computed and not kept.
+one warning, and from then on results of that run are computed and not kept.
 """
 
 from __future__ import annotations
@@ -69,11 +68,6 @@ class StageCache:
 
     def __reduce__(self) -> tuple[type, tuple[Store]]:
         return type(self), (self.store,)
-
-    @property
-    def problem(self) -> str:
-        """Why the cache is out of use in this run; empty if it works."""
-        return self._problem
 
     def begin(self) -> str:
         """Read what is in the store and open a session; return its name, empty if the store cannot be written."""

@@ -1,8 +1,7 @@
 """What coffea's Runner hands to an executor, taken apart.
 
-The Runner passes nested partials.  `parse` recognises the two it makes (reading file metadata, processing a work
-item) by
-the functions in them and by the parameters these have in the coffea that is installed; anything else is None.
+The Runner passes nested partials.  `parse` recognises the processing of a work item by the functions in them and by the
+parameters these have in the coffea that is installed; anything else is a bare `Call`.
 """
 
 from __future__ import annotations

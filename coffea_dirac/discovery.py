@@ -1,9 +1,8 @@
 """What user code reads from outside while it runs: metadata keys and files.
 
 A `Window` is open while a work item is processed.  Metadata reads come from `RecordingMetadata`, file opens from one
-audit
-hook, installed at the first window and silent outside of them.  What a window saw is kept in the record and checked at
-the next look-up (`check`), as a compiler cache's manifests are: same values, same contents, a hit.
+audit hook, installed at the first window and silent outside of them.  What a window saw is kept in the record and
+checked at the next look-up (`Checker`), as a compiler cache's manifests are: same values, same contents, a hit.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from coffea_dirac.errors import FingerprintError
@@ -331,11 +331,16 @@ def digest_path(path: str) -> str:
 
 
 class Checker:
-    """Checks discovered inputs against the present: files once per run, metadata once per dataset."""
+    """Checks discovered inputs against the present, reading each file once.
 
-    def __init__(self) -> None:
-        self._files: dict[str, str] = {}
-        self._metadata: dict[int, tuple[Mapping[str, Any], dict[str, str]]] = {}
+    Parameters
+    ----------
+    known : mapping
+        Digests of files that were read a moment ago, by name.
+    """
+
+    def __init__(self, known: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._files = dict(known)
 
     def file(self, name: str) -> str:
         """Return the digest of what is at `name` now."""

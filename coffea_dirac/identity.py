@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,8 +104,6 @@ def _stat(path: Path) -> _Stat:
 
 
 def _is_settled(stat: _Stat) -> bool:
-    import time
-
     return time.time_ns() - max(stat.mtime_ns, stat.ctime_ns) > _RACY_NS
 
 

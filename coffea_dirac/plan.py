@@ -70,9 +70,6 @@ class Plan:
     reasons: dict[int, Mapping[str, Json]] = field(default_factory=dict)
 
 
-# call
-
-
 def stage_name(call: ProcessingCall) -> str:
     """Return the name under which results of a processor are reported: that of its class, or of the function."""
     processor = call.processor
@@ -174,7 +171,7 @@ def named_files(strings: Iterable[str], items: Sequence[Any]) -> dict[str, str]:
 def look_up(cache: StageCache, plan: Plan, stage: str) -> None:
     """Fill the plan with verified hits and with the reasons of the misses."""
     rows = cache.look_up({key for key in plan.keys if key})
-    checker, hits = Checker(), {}
+    checker, hits = Checker(plan.named_files), {}
     for position, (item, key) in enumerate(zip(plan.items, plan.keys, strict=True)):
         row, reason = choose(rows.get(key, ()), checker, _metadata_of(item), plan.named_files)
         if row is not None:

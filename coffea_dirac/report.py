@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,9 +143,3 @@ def reason_text(reason: Mapping[str, Json] | None) -> str:
         return "not kept"
     where = reason.get("where")
     return f"{reason['reason']} ({where})" if where else str(reason["reason"])
-
-
-def plural(noun: str, things: Iterable[Any]) -> str:
-    """Return ``"1 file"`` or ``"2 files"``."""
-    n = sum(1 for _ in things)
-    return f"{n} {noun}{'s' * (n != 1)}"

@@ -102,15 +102,11 @@ def compute(
 
 
 def _task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
-    template = plan.template
     keeps = run.cache is not None and bool(session) and not plan.not_kept
     return Task(
         call=call,
-        digest=template.digest if template is not None else "",
+        template=plan.template,
         stage=stage_name(call),
-        sources=template.sources if template is not None else {},
-        modules=template.modules if template is not None else {},
-        tree=template.tree if template is not None else {},
         schema_settings=schema_settings(call.arguments["schema"]),
         store=run.cache.store if keeps and run.cache is not None else None,
         session=session,

@@ -22,7 +22,7 @@ import cloudpickle
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.errors import CodeMismatchError
 from coffea_dirac.fingerprint import Ingredients, describe, diff
-from coffea_dirac.interfaces import Json, Store
+from coffea_dirac.interfaces import Store
 
 # Methods that do not run for a work item: their bodies enter only if other code names them.
 OMITTED_METHODS = ("postprocess",)
@@ -33,15 +33,13 @@ _REMEMBERED = 4
 class Task:
     """All that is the same for every work item of a run.
 
-    `named_files` are the files that strings in the code name; `digest` is the template as the submitter sees it.
+    `template` is what the submitter sees, None if it has no fingerprint; `named_files` are the files that strings in
+    the code name.
     """
 
     call: ProcessingCall
-    digest: str
+    template: Ingredients | None
     stage: str
-    sources: Mapping[str, str]
-    modules: Mapping[str, str]
-    tree: Json
     schema_settings: Mapping[tuple[str, str], Mapping[str, Any]]
     store: Store | None
     session: str
@@ -115,7 +113,8 @@ class Tasks:
 
 def pack_task(task: Task) -> bytes:
     """Return the bytes that travel to the workers: where to import from, then the task."""
-    head = pickle.dumps((task.cwd, task.sys_path, dict(task.modules)))
+    modules = tuple(task.template.modules) if task.template is not None else ()
+    head = pickle.dumps((task.cwd, task.sys_path, modules))
     body: bytes = cloudpickle.dumps(task)
     return len(head).to_bytes(8, "little") + head + body
 
@@ -127,21 +126,18 @@ def _checked(blob: bytes) -> Task:
     body = blob[8 + size :]
     task: Task = cloudpickle.loads(body)
     _settle_schemas(task)
-    if not task.digest or _digest(task) == task.digest:
+    expected = task.template
+    if expected is None or template_of(task.call, expected.sources).digest == expected.digest:
         return task
     # This process may have imported the user's modules before they were edited: forget them once and look again.
     for name in modules:
         if name != "__main__":
             sys.modules.pop(name, None)
     task = cloudpickle.loads(body)
-    found = template_of(task.call, task.sources)
-    if found.digest != task.digest:
-        raise CodeMismatchError(_mismatch(task, found))
+    found = template_of(task.call, expected.sources)
+    if found.digest != expected.digest:
+        raise CodeMismatchError(_mismatch(task.stage, expected, found))
     return task
-
-
-def _digest(task: Task) -> str:
-    return str(template_of(task.call, task.sources).digest)
 
 
 def _import_from(cwd: str, sys_path: Sequence[str]) -> None:
@@ -150,17 +146,17 @@ def _import_from(cwd: str, sys_path: Sequence[str]) -> None:
             sys.path.insert(0, entry)
 
 
-def _mismatch(task: Task, found: Ingredients) -> str:
+def _mismatch(stage: str, expected: Ingredients, found: Ingredients) -> str:
     modules = [
         f"{name} (here {found.modules.get(name, 'absent')[:12]}, there {digest[:12]})"
-        for name, digest in task.modules.items()
+        for name, digest in expected.modules.items()
         if found.modules.get(name) != digest
     ]
-    changes = "; ".join(change.text for change in diff(task.tree, found.tree)[:3])
+    changes = "; ".join(change.text for change in diff(expected.tree, found.tree)[:3])
     return (
-        f"the worker {os.getpid()} has other code than the submitter for {task.stage}: template {found.digest[:12]} "
-        f"here, {task.digest[:12]} there; modules that differ: {', '.join(modules) if modules else 'none'}; seen from "
-        f"the submitter: {changes}. Probably a module was changed while the run went on, patched in the submitter's "
+        f"the worker {os.getpid()} has other code than the submitter for {stage}: template {found.digest[:12]} here, "
+        f"{expected.digest[:12]} there; modules that differ: {', '.join(modules) if modules else 'none'}; seen from the "
+        f"submitter: {changes}. Probably a module was changed while the run went on, patched in the submitter's "
         "process only, or another version is installed at the worker. Its results are neither kept nor used: restart "
         "the workers, or make both the same."
     )
