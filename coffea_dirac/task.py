@@ -154,9 +154,10 @@ def _mismatch(stage: str, expected: Ingredients, found: Ingredients) -> str:
     ]
     changes = "; ".join(change.text for change in diff(expected.tree, found.tree)[:3])
     return (
-        f"the worker {os.getpid()} has other code than the submitter for {stage}: template {found.digest[:12]} here, "
-        f"{expected.digest[:12]} there; modules that differ: {', '.join(modules) if modules else 'none'}; seen from the "
-        f"submitter: {changes}. Probably a module was changed while the run went on, patched in the submitter's "
-        "process only, or another version is installed at the worker. Its results are neither kept nor used: restart "
+        f"the worker {os.getpid()} has other code than the submitter for {stage}: template "
+        f"{found.digest[:12]} here, {expected.digest[:12]} there; modules that differ: "
+        f"{', '.join(modules) if modules else 'none'}; seen from the submitter: {changes}. Probably a module was "
+        "changed while the run went on, patched in the submitter's process only, or another version is installed at "
+        "the worker. Its results are neither kept nor used: restart "
         "the workers, or make both the same."
     )
