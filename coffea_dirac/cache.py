@@ -144,6 +144,18 @@ class StageCache:
         self._used.extend(found)
         return found
 
+    def is_unreadable(self, row: Row) -> None:
+        """Warn of a record that a worker could not read."""
+        warnings.warn(
+            f"a record of {self!r} is unreadable and computed again: {row.pack} at {row.offset}",
+            CacheWarning,
+            stacklevel=4,
+        )
+
+    def use(self, rows: Iterable[Row]) -> None:
+        """Take notice of rows whose results were used without reading them here: they count as used for `gc`."""
+        self._used.extend(rows)
+
     def load(self, rows: Sequence[Row]) -> dict[Row, Any]:
         """Return the results of `rows`; one that cannot be read or decoded is left out, with a warning."""
         results: dict[Row, Any] = {}
@@ -231,6 +243,21 @@ def item_key(template: str, identity: str, treename: str, start: int, stop: int,
     """
     parts = ("work item 1", template, identity, treename, str(start), str(stop), *sorted(preload or ()))
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def full_key(row: Row, digests: dict[int, str]) -> str:
+    """Return what identifies a result: its key and the inputs that were discovered while it was computed.
+
+    Parameters
+    ----------
+    digests : dict
+        Digests of inputs already seen, by ``id``: the rows of one pack share them.
+    """
+    inputs = digests.get(id(row.inputs))
+    if inputs is None:
+        text = "\0".join("\0".join(i) for i in row.inputs)
+        digests[id(row.inputs)] = inputs = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(f"full key 1 {row.key} {inputs}".encode()).hexdigest()
 
 
 def choose(

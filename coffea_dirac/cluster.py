@@ -58,6 +58,8 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     scheduler_comm: Any
     loop: Any
     status: Any
+    tells_each_death = True
+    """Whether a run hears of each death of a worker under its tasks (`start_scheduler.add_teller`)."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ they hold about `BUNDLE_SECONDS` of work, and less towards the end so that all s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -19,7 +19,7 @@ WINDOW = 2
 
 @dataclass
 class Pending:
-    """Work items that wait, in fileset order, as runs of one file each.
+    """Work items that wait, in fileset order, as runs of one file each; `singles` come last, one by one.
 
     Examples
     --------
@@ -28,15 +28,22 @@ class Pending:
     ([1, 1], 1)
     """
 
-    runs: deque[list[tuple[int, Any, str]]] = field(default_factory=deque)
+    runs: deque[deque[tuple[int, Any, str]]] = field(default_factory=deque)
+    singles: deque[tuple[int, Any, str]] = field(default_factory=deque)
+    _n_in_runs: int = 0
 
     @classmethod
-    def of(cls, items: Sequence[tuple[int, Any, str]], *, file_of: Any) -> Pending:
+    def of(cls, items: Iterable[tuple[int, Any, str]], *, file_of: Any) -> Pending:
         """Return pending work from (position, item, key) triples; `file_of` names the file of an item."""
-        return cls(deque(list(run) for _, run in groupby(items, key=lambda triple: file_of(triple[1]))))
+        runs = deque(deque(run) for _, run in groupby(items, key=lambda triple: file_of(triple[1])))
+        return cls(runs, _n_in_runs=sum(map(len, runs)))
 
     def __len__(self) -> int:
-        return sum(len(run) for run in self.runs)
+        return self._n_in_runs + len(self.singles)
+
+    def add(self, triple: tuple[int, Any, str]) -> None:
+        """Put one work item behind all others, in a bundle of its own."""
+        self.singles.append(triple)
 
     def take(self, *, slots: int, seconds_per_item: float | None) -> list[tuple[int, Any, str]]:
         """Remove and return the next bundle.
@@ -48,13 +55,14 @@ class Pending:
         seconds_per_item : float or None
             Seconds a work item takes, None while that is unknown.
         """
+        if not self.runs:
+            return [self.singles.popleft()]
         run = self.runs[0]
-        n = bundle_size(len(self), slots=slots, seconds_per_item=seconds_per_item)
-        bundle, rest = run[:n], run[n:]
-        if rest:
-            self.runs[0] = rest
-        else:
+        n = min(len(run), bundle_size(self._n_in_runs, slots=slots, seconds_per_item=seconds_per_item))
+        bundle = [run.popleft() for _ in range(n)]
+        if not run:
             self.runs.popleft()
+        self._n_in_runs -= n
         return bundle
 
 

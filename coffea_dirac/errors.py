@@ -22,6 +22,8 @@ and one warning; the others stop the run at once.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CoffeaDiracError(Exception):
     """Base of all errors raised on purpose by this package."""
@@ -48,7 +50,12 @@ class InputError(CoffeaDiracError, OSError):
 
 
 class ProcessingError(CoffeaDiracError):
-    """User code raised while a work item was processed; ``__cause__`` is the original error."""
+    """User code raised while a work item was processed; ``__cause__`` is the original error.
+
+    With ``errors="collect"`` it is raised after all else is done, and ``partial_output`` is what that merges to.
+    """
+
+    partial_output: Any = None
 
 
 class CodeMismatchError(CoffeaDiracError):

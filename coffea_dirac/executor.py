@@ -15,8 +15,8 @@ from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.identity import IdentityMemo
 from coffea_dirac.other_calls import process_plain, read_metadata
 from coffea_dirac.plan import Run
-from coffea_dirac.report import Report
-from coffea_dirac.run import process
+from coffea_dirac.report import Report, Skipped
+from coffea_dirac.run import Processing
 from coffea_dirac.workers import Workers
 
 _DEFAULT = "default"
@@ -29,7 +29,8 @@ class Holder:
     workers: Workers
     memo: IdentityMemo = field(default_factory=IdentityMemo)
     report: Report | None = None
-    skipped: dict[tuple[str, str], str] = field(default_factory=dict)
+    processing: Processing | None = None
+    skipped: dict[tuple[str, str], Skipped] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
     is_default: bool = False
 
@@ -50,7 +51,10 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
     workers : int, optional
         How many processes of this machine; one for each core by default.
     inline : bool
-        Process in this process, one work item after the other (debuggers, profilers).
+        Process in this process, one work item after the other (breakpoints, pdb, profilers).
+    errors : "fail" or "collect"
+        Stop at the first work item whose processing fails, or do all others first and then raise one error that lists
+        all that failed, with the merged result of the others as its ``partial_output``.
     io_retries : int
         Further attempts after an input could not be read (errors in user code are never retried).
 
@@ -74,6 +78,7 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
     cluster: Any = None
     workers: int | None = None
     inline: bool = False
+    errors: str = "fail"
     io_retries: int = 2
     holder: Holder | None = field(default=None, repr=False)
 
@@ -93,6 +98,10 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
             raise ConfigurationError("give client= or cluster=, not both: DiracExecutor(client=cluster.get_client())")
         if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
             raise ConfigurationError(f"workers is {self.workers!r}: it is a number of processes, as in workers=4")
+        if self.errors not in ("fail", "collect"):
+            raise ConfigurationError(
+                f'errors is {self.errors!r}: "fail" stops at the first error, "collect" does the rest first'
+            )
         if not isinstance(self.io_retries, int) or self.io_retries < 0:
             raise ConfigurationError(
                 f"io_retries is {self.io_retries!r}: it is a number of further attempts, as in io_retries=2"
@@ -118,6 +127,20 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
         """What the last run did, or is doing; None before the first."""
         return self._holder().report
 
+    def partial(self) -> Any:
+        """Return the merged result of what is finished, a copy, while a run goes on in another thread.
+
+        After a run that ended early it is what that had finished; None if nothing is, or if the last run was completed.
+        It has not been through ``postprocess``.
+
+        Examples
+        --------
+        >>> DiracExecutor(cache=None).partial() is None
+        True
+        """
+        processing = self._holder().processing
+        return processing.partial() if processing is not None else None
+
     def _holder(self) -> Holder:
         assert self.holder is not None, "made in __post_init__"
         return self.holder
@@ -140,6 +163,7 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
             memo=holder.memo,
             told=holder.told,
             io_retries=self.io_retries,
+            collect=self.errors == "collect",
             status=self.status,
             desc=self.desc,
             unit=self.unit,
@@ -150,10 +174,19 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
         if isinstance(call, ProcessingCall):
             holder.report = Report()
             skipped, holder.skipped = holder.skipped, {}
-            return process(run, call, found, accumulator, holder.report, skipped), 0
+            processing = holder.processing = Processing(run, call, holder.report)
+            merged = processing.process(found, skipped)
+            holder.processing = None
+            return merged if accumulator is None else _added(accumulator, merged), 0
         if self.function_name == "get_metadata":
             return read_metadata(run, call, found, accumulator, holder.skipped), 0
         return process_plain(run, call, found, accumulator), 0
+
+
+def _added(accumulator: Any, merged: Any) -> Any:
+    from coffea.processor import accumulate
+
+    return accumulate([merged], accumulator)
 
 
 def say_defaults(cache: StageCache | None, workers: Workers) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from coffea_dirac.errors import InputError, ProcessingError
+from coffea_dirac.errors import CoffeaDiracError, InputError, ProcessingError
+from coffea_dirac.redact import without_secrets
 
 if TYPE_CHECKING:
     from coffea_dirac.calls import ProcessingCall
     from coffea_dirac.work import Receipt
+    from coffea_dirac.workers import Lost
 
 
 def read_error(item: Any, error: Exception) -> InputError:
@@ -33,14 +36,8 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Proce
     """Return the error for a work item that failed, with the call that runs it again in this process."""
     error = receipt.error
     assert error is not None, "asked for a failed item only"
-    entries = f"entries {item.entrystart} to {item.entrystop}"
-    place = f"{item.filename}, tree {item.treename!r}, {entries} (dataset {item.dataset!r})"
+    place, again = _place(item), _again(item, call)
     cause = _origin(error)
-    again = (
-        "To run it again in this process: processor.Runner(executor=DiracExecutor(inline=True, cache=None), "
-        f"schema={getattr(call.arguments['schema'], '__name__', call.arguments['schema'])})([{_item_call(item)}], "
-        "processor)"
-    )
     what = f"{type(cause).__name__}: {_first(cause)}"
     if str(error).startswith("Failed to open file"):
         found: ProcessingError | InputError = InputError(f"cannot open {place}: {what}. {_advice(cause)} {again}")
@@ -51,6 +48,78 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Proce
         found.add_note(f"At the worker:\n{note}")
     found.__cause__ = error
     return found
+
+
+def processing_errors(errors: Sequence[CoffeaDiracError], partial_output: Any) -> ProcessingError:
+    """Return the error for a run whose other work items are all done."""
+    listed = "\n".join(f"{n}. {error}" for n, error in enumerate(errors, 1))
+    count = "1 work item" if len(errors) == 1 else f"{len(errors)} work items"
+    found = ProcessingError(
+        f"{count} failed; all others are done and kept. What they merge to is this error's partial_output.\n{listed}"
+    )
+    found.partial_output = partial_output
+    found.__cause__ = errors[0]
+    return found
+
+
+def worker_error(item: Any, call: ProcessingCall, deaths: int, lost: Lost) -> ProcessingError:
+    """Return the error for a work item under which workers die."""
+    used = ""
+    if lost.memory:
+        used = f" The last one used {_gib(lost.memory)} when it was last heard of"
+        used += f", of {_gib(lost.memory_limit)} that it may use." if lost.memory_limit else "."
+    return ProcessingError(
+        f"{deaths} workers died while they processed {_place(item)}, the last time with nothing beside it.{used} "
+        "Probably it needs more memory than a worker has (a smaller chunksize, or fewer workers: "
+        "DiracExecutor(workers=1)), or a library crashes on it. All other results so far are kept.\n"
+        f"{_again(item, call)}"
+    )
+
+
+def merge_error(error: BaseException) -> ProcessingError:
+    """Return the error for results that cannot be added."""
+    cause = _origin(error)
+    found = ProcessingError(
+        f"the results of two work items cannot be added: {type(cause).__name__}: {_first(cause)}. Probably process() "
+        "returns other keys, types or axes for some of them. All results are kept: once they can be added, nothing but "
+        "the work items with other results is computed again."
+    )
+    for note in getattr(error, "__notes__", ()):
+        found.add_note(f"At the worker:\n{note}")
+    found.__cause__ = error
+    return found
+
+
+def resume_line(n_left: int, n_items: int) -> str:
+    """Return what to tell somebody who has interrupted a run.
+
+    Examples
+    --------
+    >>> print(resume_line(3, 10))
+    Interrupted: 7 of 10 work items are done; run the same again to go on with the rest. What is done, merged, is \
+    the exception's partial_output.
+    """
+    return (
+        f"Interrupted: {n_items - min(n_left, n_items)} of {n_items} work items are done; run the same again to go on "
+        "with the rest. What is done, merged, is the exception's partial_output."
+    )
+
+
+def _gib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**30:.2f} GiB"
+
+
+def _place(item: Any) -> str:
+    entries = f"entries {item.entrystart} to {item.entrystop}"
+    return f"{without_secrets(item.filename)}, tree {item.treename!r}, {entries} (dataset {item.dataset!r})"
+
+
+def _again(item: Any, call: ProcessingCall) -> str:
+    schema = getattr(call.arguments["schema"], "__name__", call.arguments["schema"])
+    return (
+        "To run it again in this process: processor.Runner(executor=DiracExecutor(inline=True, cache=None), "
+        f"schema={schema})([{_item_call(item)}], processor)"
+    )
 
 
 def _item_call(item: Any) -> str:

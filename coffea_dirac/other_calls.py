@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from coffea_dirac.blame import DEATHS
 from coffea_dirac.calls import Call
+from coffea_dirac.errors import JobServiceError
 from coffea_dirac.failures import attempt, chain, innermost
 from coffea_dirac.messages import read_error
 from coffea_dirac.plan import THREADS, Run
 from coffea_dirac.progress import progress
+from coffea_dirac.report import Skipped
+from coffea_dirac.workers import Call as WorkerCall
+from coffea_dirac.workers import Lost
 
 
 def read_metadata(
-    run: Run, call: Call, items: Sequence[Any], accumulator: Any, skipped: dict[tuple[str, str], str]
+    run: Run, call: Call, items: Sequence[Any], accumulator: Any, skipped: dict[tuple[str, str], Skipped]
 ) -> Any:
     """Return `accumulator` with the metadata of files: read at the workers if there are any, else by threads here."""
     from coffea.processor import accumulate
 
     def note(item: Any, error: BaseException) -> None:
         if any(isinstance(e, call.skipbadfiles) for e in chain(error)) and not call.use_result_type:
-            skipped[item.dataset, item.filename] = f"{type(innermost(error)).__name__}: {innermost(error)}"
+            why = f"{type(innermost(error)).__name__}: {innermost(error)}"
+            skipped[item.dataset, item.filename] = Skipped(item.treename, item.metadata or {}, why)
             return
         if isinstance(error, Exception):
             raise read_error(item, error) from error
@@ -42,10 +49,7 @@ def _map(
     run: Run, function: Callable[[Any], Any], items: Sequence[Any]
 ) -> Iterator[tuple[Any, Any, BaseException | None]]:
     if run.workers.are_up:
-        rest = iter(enumerate(items))
-        for position, result, error in run.workers.each(
-            attempt, (function, run.io_retries), lambda _slots: next(((i, item) for i, item in rest), None)
-        ):
+        for position, result, error in _at_workers(run, function, items):
             yield items[position], result, error
         return
     with ThreadPoolExecutor(THREADS) as pool:
@@ -53,6 +57,26 @@ def _map(
         for job in list(jobs):
             position, result, error = job.result()
             yield items[position], result, error
+
+
+def _at_workers(
+    run: Run, function: Callable[[Any], Any], items: Sequence[Any]
+) -> Iterator[tuple[int, Any, BaseException | None]]:
+    """Yield (position, result, error) as they come; an item under which workers die again and again is an error."""
+    waiting, deaths = deque(enumerate(items)), Counter[int]()
+
+    def next_call(_slots: int, _is_idle: bool) -> WorkerCall | None:
+        return WorkerCall(attempt, waiting.popleft()) if waiting else None
+
+    for call, came in run.workers.each((function, run.io_retries), next_call):
+        if not isinstance(came, Lost):
+            yield came
+            continue
+        position, item = call.arguments
+        deaths[position] += came.deaths
+        if deaths[position] > DEATHS:
+            raise JobServiceError(f"{deaths[position]} workers died while they worked on {item!r}: see their logs.")
+        waiting.append((position, item))
 
 
 def process_plain(run: Run, call: Call, items: Sequence[Any], accumulator: Any) -> Any:
@@ -67,11 +91,8 @@ def process_plain(run: Run, call: Call, items: Sequence[Any], accumulator: Any) 
             "hand."
         )
     results: dict[int, Any] = {}
-    rest = iter(enumerate(items))
     with progress(run.desc, run.unit, len(items), show=run.status) as advance:
-        for position, result, error in run.workers.each(
-            attempt, (call.function, run.io_retries), lambda _slots: next(((i, item) for i, item in rest), None)
-        ):
+        for position, result, error in _at_workers(run, call.function, items):
             advance(1)
             if error is None:
                 results[position] = result

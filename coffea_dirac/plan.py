@@ -17,12 +17,11 @@ from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients, digest_file
 from coffea_dirac.identity import FileIdentity, IdentityMemo, local_path
 from coffea_dirac.interfaces import Json, Row
+from coffea_dirac.merge import Leaf
 from coffea_dirac.messages import stale_plan
 from coffea_dirac.task import template_of
 from coffea_dirac.workers import Workers
 
-# Payloads of hits are verified before anything is submitted; so much of them stays in memory, the rest is read again.
-HELD_BYTES = 256 * 2**20
 THREADS = 8
 
 
@@ -35,6 +34,7 @@ class Run:
     memo: IdentityMemo
     told: set[str]
     io_retries: int = 2
+    collect: bool = False
     status: bool = True
     desc: str = "Processing"
     unit: str = "items"
@@ -47,26 +47,16 @@ class Run:
 
 
 @dataclass
-class Found:
-    """Where the result of one work item is: a row of the store, a payload in memory, or the value itself."""
-
-    row: Row | None = None
-    payload: tuple[str, bytes] | None = None
-    value: Any = None
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass
 class Plan:
-    """What is known before anything is computed: a key and a reason for each work item that must run."""
+    """What is known before anything is computed: of each work item the key, and its row or why it has none."""
 
-    items: Sequence[Any]
+    items: list[Any]
     identities: Mapping[str, FileIdentity]
     template: Ingredients | None = None
     not_kept: str = ""
     named_files: Mapping[str, str] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
-    found: dict[int, Found] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
     reasons: dict[int, Mapping[str, Json]] = field(default_factory=dict)
 
 
@@ -76,8 +66,8 @@ def stage_name(call: ProcessingCall) -> str:
     return str(getattr(processor, "__qualname__", type(processor).__qualname__))
 
 
-def make_plan(run: Run, call: ProcessingCall, items: Sequence[Any]) -> Plan:
-    """Find for each work item its result, or the reason why there is none."""
+def make_plan(run: Run, call: ProcessingCall, items: list[Any]) -> Plan:
+    """Find for each work item where its result is, or the reason why there is none."""
     plan = Plan(items, identify(run, call, items))
     try:
         plan.template = template_of(call)
@@ -169,37 +159,33 @@ def named_files(strings: Iterable[str], items: Sequence[Any]) -> dict[str, str]:
 
 
 def look_up(cache: StageCache, plan: Plan, stage: str) -> None:
-    """Fill the plan with verified hits and with the reasons of the misses."""
+    """Fill the plan with the rows of hits and with the reasons of the misses."""
     rows = cache.look_up({key for key in plan.keys if key})
-    checker, hits = Checker(plan.named_files), {}
+    checker = Checker(plan.named_files)
     for position, (item, key) in enumerate(zip(plan.items, plan.keys, strict=True)):
-        row, reason = choose(rows.get(key, ()), checker, _metadata_of(item), plan.named_files)
+        if key not in rows:
+            continue
+        row, reason = choose(rows[key], checker, _metadata_of(item), plan.named_files)
         if row is not None:
-            hits[position] = row
+            plan.rows[position] = row
         elif reason is not None:
             plan.reasons[position] = reason
-    readable = _verified(cache, list(dict.fromkeys(hits.values())))
-    for position, row in hits.items():
-        if row in readable:
-            plan.found[position] = Found(row=row, payload=readable[row])
-        else:
-            plan.reasons[position] = {"reason": "unreadable"}
-    if plan.template is not None and not plan.not_kept and len(plan.found) < len(plan.items):
+    if plan.template is not None and not plan.not_kept and len(plan.rows) < len(plan.items):
         why = cache.why_new(stage, plan.template.digest, plan.template.tree)
         for position, key in enumerate(plan.keys):
-            if position not in plan.found:
+            if position not in plan.rows:
                 plan.reasons.setdefault(position, why if key else {"reason": "not kept"})
         cache.keep_template(stage, plan.template.digest, plan.template.tree)
 
 
-def _verified(cache: StageCache, rows: Sequence[Row]) -> dict[Row, tuple[str, bytes] | None]:
-    """Return the rows whose records are sound, with their payloads as long as these fit into `HELD_BYTES`."""
-    found: dict[Row, tuple[str, bytes] | None] = {}
-    held = 0
-    for at in range(0, len(rows), 256):
-        for row, payload in cache.read(rows[at : at + 256]).items():
-            held += len(payload)
-            found[row] = (row.codec, payload) if held <= HELD_BYTES else None
+def leaves(plan: Plan) -> list[Leaf]:
+    """Return the places of the work items in the merge; they tell the data, not the code."""
+    found = []
+    for position, item in enumerate(plan.items):
+        identity = plan.identities.get(item.filename + "\0" + item.treename)
+        data = identity.digest if identity else item.filename
+        name = f"{data} {item.treename} {item.entrystart} {item.entrystop}"
+        found.append(Leaf(item.dataset, item.filename, name, position))
     return found
 
 

@@ -5,19 +5,58 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from coffea_dirac.interfaces import Json, Outcome
 
 
+class Skipped(NamedTuple):
+    """A file that was left out before any work item of it was planned."""
+
+    treename: str
+    metadata: Mapping[str, Any]
+    why: str
+
+
 @dataclass
 class DatasetReport:
-    """Files and events of one dataset; `failed` maps a file name to the reason it was skipped."""
+    """Files and events of one dataset.
 
-    files_expected: set[str] = field(default_factory=set)
+    Attributes
+    ----------
+    files : dict of str to str
+        The files expected, with the name of their tree.
+    metadata : dict
+        What the fileset says of the dataset.
+    events_expected, events_processed : int
+        Entries of the work items; a file that cannot be opened has none.
+    failed : dict of str to str
+        File -> why some or all of its events are not in the result.
+    unfinished : set of str
+        Files of which some work items were not reached, since the run ended early.
+    """
+
+    files: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     events_expected: int = 0
     events_processed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    unfinished: set[str] = field(default_factory=set)
+
+    @property
+    def files_expected(self) -> int:
+        """Files of the fileset."""
+        return len(self.files)
+
+    @property
+    def files_processed(self) -> int:
+        """Files all of whose events are in the result."""
+        return len(self.files) - len(self.lacking)
+
+    @property
+    def lacking(self) -> list[str]:
+        """Files of which events are not in the result, sorted."""
+        return sorted(self.unfinished.union(self.failed))
 
 
 @dataclass
@@ -34,6 +73,8 @@ class Report:
         What was expected and what was processed, by dataset.
     notes : list of str
         What was not kept, skipped or written, and what to do about it.
+    merged : int
+        Partial results that were merged in this run; a merge that was loaded is one of the outcomes.
     seconds : float
         Wall time of the run.
 
@@ -50,12 +91,22 @@ class Report:
     work_items: dict[str, int] = field(default_factory=lambda: {"hits": 0, "misses": 0})
     datasets: dict[str, DatasetReport] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    merged: int = 0
     seconds: float = 0.0
 
     def add(self, outcome: Outcome) -> None:
         """Count one record and the work items it stands for."""
         self.outcomes.append(outcome)
         self.work_items["hits" if outcome.outcome == "loaded" else "misses"] += outcome.work_items
+
+    def retract(self, fingerprint: str) -> bool:
+        """Take back that a record was loaded, since it cannot be read after all; say whether that had been said."""
+        for i, outcome in enumerate(self.outcomes):
+            if outcome.outcome == "loaded" and outcome.fingerprint == fingerprint:
+                del self.outcomes[i]
+                self.work_items["hits"] -= outcome.work_items
+                return True
+        return False
 
     def note(self, text: str) -> None:
         """Add a note, once."""
@@ -99,34 +150,44 @@ class Report:
     @property
     def complete(self) -> bool:
         """Whether every file and event of the fileset is in the result."""
-        return all(not d.failed and d.events_processed == d.events_expected for d in self.datasets.values())
+        return all(not d.lacking and d.events_processed == d.events_expected for d in self.datasets.values())
 
     @property
-    def missing(self) -> dict[str, list[str]]:
-        """The files whose events are not in the result: a fileset to run again."""
-        return {name: sorted(d.failed) for name, d in self.datasets.items() if d.failed}
+    def missing(self) -> dict[str, dict[str, Any]]:
+        """A fileset of the files whose events are not all in the result, to be run again.
+
+        Its work items that are in the cache are loaded; add its result to nothing: run the whole fileset again instead,
+        or this one to see what is wrong with it.
+        """
+        return {
+            name: {"files": {file: d.files[file] for file in d.lacking}, "metadata": dict(d.metadata)}
+            for name, d in self.datasets.items()
+            if d.lacking
+        }
 
     def __str__(self) -> str:
         items = sum(self.work_items.values())
         found = f"{self.work_items['hits']} loaded, {self.work_items['misses']} computed"
         text = f"{items} work item{'s' * (items != 1)}: {found}"
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.reasons)
-        lost = sum(len(d.failed) for d in self.datasets.values())
-        return text + (f"; {reasons}" if reasons else "") + (f"; {lost} skipped" if lost else "")
+        lost = sum(len(d.lacking) for d in self.datasets.values())
+        files = f"; {lost} file{'s' * (lost != 1)} missing" if lost else ""
+        return text + (f"; {reasons}" if reasons else "") + files
 
     def __rich__(self) -> Any:
         from rich.table import Table
 
         table = Table(title=str(self), title_justify="left")
-        for heading in ("dataset", "files", "events", "of", "skipped"):
+        for heading in ("dataset", "files", "of", "events", "of", "missing"):
             table.add_column(heading, justify="left" if heading == "dataset" else "right")
         for name, d in self.datasets.items():
             table.add_row(
                 name,
-                f"{len(d.files_expected)}",
+                f"{d.files_processed:,}",
+                f"{d.files_expected:,}",
                 f"{d.events_processed:,}",
                 f"{d.events_expected:,}",
-                f"{len(d.failed)}",
+                f"{len(d.lacking)}",
             )
         return table
 

@@ -1,180 +1,181 @@
 """One call of the executor, from work items to the merged accumulator.
 
-``make_plan`` (which results exist, why others do not) -> ``compute`` (bundles at the workers) -> ``merge`` (in fileset
-order).
+``make_plan`` (which results exist, why others do not) -> ``Merging.survey`` (what is merged already) -> bundles and
+merges at the workers, as long as anything is missing -> the result of the whole.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coffea_dirac import codecs
 from coffea_dirac.calls import ProcessingCall
-from coffea_dirac.dispatch import Pending
-from coffea_dirac.interfaces import Outcome, Row
-from coffea_dirac.merge import Leaf, fold, tree
-from coffea_dirac.messages import processing_error
-from coffea_dirac.plan import Found, Plan, Run, make_plan, stage_name
+from coffea_dirac.computing import Bundle, Computing
+from coffea_dirac.errors import StoreError
+from coffea_dirac.interrupts import deferred_interrupt
+from coffea_dirac.merging import Merging
+from coffea_dirac.messages import processing_errors, resume_line
+from coffea_dirac.plan import Plan, Run, make_plan, stage_name
 from coffea_dirac.progress import progress
-from coffea_dirac.report import DatasetReport, Report
-from coffea_dirac.task import Task, pack_task, schema_settings
-from coffea_dirac.work import Receipt, run_bundle
+from coffea_dirac.report import DatasetReport, Report, Skipped
+from coffea_dirac.task import Task, schema_settings
+from coffea_dirac.workers import Call
+
+# How often records may vanish between being found and being read.
+ROUNDS = 10
 
 
-def process(
-    run: Run,
-    call: ProcessingCall,
-    items: Sequence[Any],
-    accumulator: Any,
-    report: Report,
-    skipped: Mapping[tuple[str, str], str],
-) -> Any:
-    """Return the merged results of `items`, loading what the cache has and computing the rest."""
-    started = time.perf_counter()
-    session = run.cache.begin() if run.cache is not None else ""
-    expect(report, items, skipped)
-    try:
-        plan = make_plan(run, call, items)
+class Processing:
+    """One processing call.
+
+    Parameters
+    ----------
+    run : Run
+        What it works with.
+    call : ProcessingCall
+        What is to be done with each work item.
+    report : Report
+        Is filled as results come.
+    """
+
+    def __init__(self, run: Run, call: ProcessingCall, report: Report) -> None:
+        self.run, self.call, self.report = run, call, report
+        self._merging: Merging | None = None
+
+    def partial(self) -> Any:
+        """Return what is finished so far, merged, as a copy; None if nothing is."""
+        return self._merging.partial() if self._merging is not None else None
+
+    def process(self, items: list[Any], skipped: Mapping[tuple[str, str], Skipped]) -> dict[str, Any] | None:
+        """Return what coffea expects of an executor, loading what the cache has and computing the rest.
+
+        Raises
+        ------
+        ProcessingError
+            User code failed; with ``errors="collect"`` after everything else is done, and with ``partial_output``.
+        KeyboardInterrupt
+            With ``partial_output``: what was finished, merged.
+        """
+        started = time.perf_counter()
+        session = self.run.cache.begin() if self.run.cache is not None else ""
+        expect(self.report, items, skipped)
+        try:
+            return self._process(items, session)
+        finally:
+            self.report.seconds = time.perf_counter() - started
+            if self.run.cache is not None:
+                self.run.cache.end()
+
+    def _process(self, items: list[Any], session: str) -> dict[str, Any] | None:
+        run, report = self.run, self.report
+        plan = make_plan(run, self.call, items)
         if plan.not_kept and run.cache is not None:
             report.note(plan.not_kept)
-        for position in plan.found:
-            report.add(Outcome(stage_name(call), plan.keys[position], "loaded"))
-        with progress(run.desc, run.unit, len(items), done=len(plan.found), show=run.status) as advance:
-            compute(run, call, plan, session, report, advance)
-        merged = merge(run, call, plan, report)
-    finally:
-        report.seconds = time.perf_counter() - started
+        task = make_task(run, self.call, plan, session)
+        merging = self._merging = Merging(plan, task, run.cache, report)
+        missing = merging.survey()
         if run.cache is not None:
-            run.cache.end()
-    return merged if accumulator is None else _added(accumulator, merged)
+            run.cache.use(plan.rows.values())
+        with progress(run.desc, run.unit, len(items), done=len(items) - len(missing), show=run.status) as advance:
+            computing = Computing(run, plan, merging, task, report, advance)
+            computing.add(missing)
+            try:
+                self._work(computing, merging)
+                if computing.errors:
+                    raise processing_errors(computing.errors, merging.partial())
+                return self._merged(plan, merging, computing, n_items=len(items))
+            except KeyboardInterrupt as stop:
+                print(resume_line(len(computing.waiting), len(items)), file=sys.stderr)  # noqa: T201
+                stop.partial_output = merging.partial()  # type: ignore[attr-defined]
+                raise
+            finally:
+                count_events(report, plan, merging, computing)
 
+    def _work(self, computing: Computing, merging: Merging) -> None:
+        """Compute and merge until nothing is left."""
+        workers = self.run.workers
+        if computing.waiting or (workers.are_up and not merging.is_done):
+            self._work_at_workers(computing, merging, at_most=len(computing.waiting))
+        for _ in range(ROUNDS):
+            if merging.is_done and not merging.settle():
+                return
+            # Merging alone starts no worker; records that turn out to be unreadable may.
+            computing.add(merging.merge_here())
+            if computing.waiting:
+                self._work_at_workers(computing, merging, at_most=len(computing.waiting))
+        raise StoreError(f"records of {self.run.cache!r} got lost {ROUNDS} times while they were merged")
 
-def _added(accumulator: Any, merged: Any) -> Any:
-    from coffea.processor import accumulate
+    def _work_at_workers(self, computing: Computing, merging: Merging, *, at_most: int) -> None:
+        def next_call(slots: int, is_idle: bool) -> Call | None:
+            merge = merging.next_call(is_last=computing.is_last)
+            return merge or computing.next_call(slots, is_idle)
 
-    return accumulate([merged], accumulator)
+        for call, came in self.run.workers.each(merging.blob, next_call, at_most=at_most):
+            with deferred_interrupt():
+                if isinstance(call.about, Bundle):
+                    computing.take_in(call, came)
+                else:
+                    computing.add(merging.take_in(call, came))
 
-
-def expect(report: Report, items: Iterable[Any], skipped: Mapping[tuple[str, str], str]) -> None:
-    """Enter into the report what the result should hold."""
-    for item in items:
-        dataset = report.datasets.setdefault(item.dataset, DatasetReport())
-        dataset.files_expected.add(item.filename)
-        dataset.events_expected += len(item)
-    for (name, filename), why in skipped.items():
-        dataset = report.datasets.setdefault(name, DatasetReport())
-        dataset.files_expected.add(filename)
-        dataset.failed[filename] = why
-
-
-# plan
-
-
-def compute(
-    run: Run, call: ProcessingCall, plan: Plan, session: str, report: Report, advance: Callable[[int], None]
-) -> None:
-    """Process at the workers what the plan did not find, noting every result as it comes."""
-    missing = [(i, item, plan.keys[i]) for i, item in enumerate(plan.items) if i not in plan.found]
-    if not missing:
-        return
-    pending = Pending.of(missing, file_of=lambda item: (item.dataset, item.filename))
-    spent: list[float] = []
-    names = iter(range(len(missing)))
-
-    def next_bundle(slots: int) -> tuple[Any, ...] | None:
-        if not pending.runs:
+    def _merged(self, plan: Plan, merging: Merging, computing: Computing, *, n_items: int) -> dict[str, Any] | None:
+        """Return what coffea expects of an executor: ``out``, ``processed`` and, if asked for, ``metrics``."""
+        found = merging.result()
+        if found is None:
             return None
-        per_item = sum(spent) / len(spent) if spent else None
-        return f"b{next(names)}", pending.take(slots=slots, seconds_per_item=per_item)
+        out, kept = found
+        lacking = {computing.whole(position) for position in merging.left_out}
+        merged = {"out": out, "processed": {plan.items[i] for i in range(n_items) if i not in lacking}}
+        if self.call.arguments.get("savemetrics"):
+            # Entries and columns are those of all work items; bytes and times are those of this run.
+            merged["metrics"] = {
+                "entries": int(kept.get("entries", 0)),
+                "columns": set(kept.get("columns", ())),
+                **computing.metrics,
+            }
+        return merged
 
-    task = pack_task(_task(run, call, plan, session))
-    for receipts in run.workers.each(run_bundle, task, next_bundle, at_most=len(missing)):
-        if run.cache is not None:
-            run.cache.noted([r.row for r in receipts if r.row is not None])
-        for receipt in receipts:
-            spent.append(receipt.seconds)
-            _enter(run, call, plan, report, receipt)
-        advance(len(receipts))
 
-
-def _task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
-    keeps = run.cache is not None and bool(session) and not plan.not_kept
+def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
+    """Return what workers need for all work items of a run."""
     return Task(
         call=call,
         template=plan.template,
         stage=stage_name(call),
         schema_settings=schema_settings(call.arguments["schema"]),
-        store=run.cache.store if keeps and run.cache is not None else None,
-        session=session,
+        store=run.cache.store if run.cache is not None else None,
+        session="" if plan.not_kept else session,
         named_files=plan.named_files,
         io_retries=run.io_retries,
         cwd=str(Path.cwd()),
         sys_path=tuple(sys.path),
         inline=run.workers.inline,
+        collect=run.collect,
     )
 
 
-def _enter(run: Run, call: ProcessingCall, plan: Plan, report: Report, receipt: Receipt) -> None:
-    item = plan.items[receipt.position]
-    if receipt.error is not None:
-        raise processing_error(item, call, receipt)
-    if receipt.skipped:
-        report.datasets[item.dataset].failed[item.filename] = receipt.skipped
-        return
-    if receipt.not_kept and run.cache is not None:
-        run.warn_once(f"the result of {stage_name(call)} is computed and not kept: {receipt.not_kept}")
-        report.note(receipt.not_kept)
-    for name in receipt.written:
-        report.note(f"{name} is written by {stage_name(call)}: it is not written again when the result is loaded")
-    plan.found[receipt.position] = Found(receipt.row, receipt.payload, receipt.value, receipt.metrics)
-    reason = plan.reasons.get(receipt.position, {"reason": "not kept"})
-    report.add(Outcome(stage_name(call), plan.keys[receipt.position], "computed", reason, receipt.seconds))
+def expect(report: Report, items: Iterable[Any], skipped: Mapping[tuple[str, str], Skipped]) -> None:
+    """Enter into the report what the result should hold."""
+    for item in items:
+        dataset = report.datasets.get(item.dataset)
+        if dataset is None:
+            dataset = report.datasets[item.dataset] = DatasetReport(metadata=dict(item.usermeta or {}))
+        dataset.files[item.filename] = item.treename
+        dataset.events_expected += len(item)
+    for (name, filename), (treename, metadata, why) in skipped.items():
+        dataset = report.datasets.setdefault(name, DatasetReport(metadata=dict(metadata)))
+        dataset.files[filename] = treename
+        dataset.failed[filename] = why
 
 
-def merge(run: Run, call: ProcessingCall, plan: Plan, report: Report) -> dict[str, Any] | None:
-    """Return what coffea expects of an executor: ``out``, ``processed`` and, if asked for, ``metrics``."""
-    present = [(i, item) for i, item in enumerate(plan.items) if i in plan.found]
-    if not present:
-        return None
-    leaves = [Leaf(item.dataset, item.filename, plan.keys[i] or f"{i}", i) for i, item in present]
-    rows = {i: plan.found[i].row for i, _ in present}
-    out = fold(tree(leaves), lambda position: _value(run, call, plan, position))
-    merged = {"out": out, "processed": {item for _, item in present}}
-    for _, item in present:
-        report.datasets[item.dataset].events_processed += len(item)
-    if call.arguments.get("savemetrics"):
-        merged["metrics"] = _metrics([(rows[i], plan.found[i].metrics) for i, _ in present])
-    return merged
-
-
-def _value(run: Run, call: ProcessingCall, plan: Plan, position: int) -> Any:
-    """Return the result of one work item as the cache would; it is computed again here if it was lost on the way."""
-    found = plan.found[position]
-    if found.payload is not None:
-        return codecs.decode(*found.payload)
-    if found.row is None:
-        return found.value
-    values = run.cache.load([found.row]) if run.cache is not None else {}
-    if found.row in values:
-        return values[found.row]
-    task = pack_task(_task(run, call, Plan(plan.items, plan.identities, not_kept="lost"), ""))
-    (receipt,) = run_bundle(task, "again", [(position, plan.items[position], "")])
-    if receipt.error is not None:
-        raise processing_error(plan.items[position], call, receipt)
-    return codecs.decode(*receipt.payload) if receipt.payload is not None else receipt.value
-
-
-def _metrics(parts: Iterable[tuple[Row | None, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return coffea's metrics: entries and columns of all, bytes and times of this run only."""
-    total: dict[str, Any] = {"bytesread": 0, "columns": set(), "entries": 0, "processtime": 0.0}
-    for row, now in parts:
-        kept = row.info if row is not None and not now else now
-        total["entries"] += int(kept.get("entries", 0))
-        total["columns"] |= set(kept.get("columns", ()))
-        total["bytesread"] += int(now.get("bytesread", 0))
-        total["processtime"] += float(now.get("processtime", 0.0))
-    return total
+def count_events(report: Report, plan: Plan, merging: Merging, computing: Computing) -> None:
+    """Enter into the report what was processed, and the files that the run has not finished."""
+    for position in merging.present():
+        item = plan.items[position]
+        dataset = report.datasets[item.dataset]
+        if position in computing.waiting:
+            dataset.unfinished.add(item.filename)
+        else:
+            dataset.events_processed += len(item)

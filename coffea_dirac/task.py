@@ -34,7 +34,7 @@ class Task:
     """All that is the same for every work item of a run.
 
     `template` is what the submitter sees, None if it has no fingerprint; `named_files` are the files that strings in
-    the code name.
+    the code name; with `collect` a work item that fails does not keep the next ones from being processed.
     """
 
     call: ProcessingCall
@@ -48,6 +48,7 @@ class Task:
     cwd: str
     sys_path: tuple[str, ...]
     inline: bool = False
+    collect: bool = False
 
 
 def template_of(call: ProcessingCall, sources: Mapping[str, str] | None = None) -> Ingredients:
@@ -109,6 +110,10 @@ class Tasks:
                     self._known.popitem(last=False)
             self._known.move_to_end(name)
             return self._known[name]
+
+
+TASKS = Tasks()
+"""Those of this process."""
 
 
 def pack_task(task: Task) -> bytes:

@@ -6,7 +6,8 @@ Nothing here knows of dask: `run_bundle` is a plain function of values, called b
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,10 +20,12 @@ from coffea_dirac.errors import CodecError, StoreError
 from coffea_dirac.failures import chain, innermost, portable, user_line, with_retries
 from coffea_dirac.interfaces import Discovered, Json, Record, Row
 from coffea_dirac.reading import Reader, is_known
-from coffea_dirac.task import Task, Tasks
+from coffea_dirac.redact import without_secrets
+from coffea_dirac.task import TASKS, Task
 
 PACK_SECONDS = 0.3
-_tasks = Tasks()
+is_wanted: ContextVar[Callable[[], bool]] = ContextVar("coffea_dirac_is_wanted", default=lambda: True)
+"""Tells a bundle between two work items whether somebody still waits for it."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,14 @@ def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) ->
     items : sequence of (position, WorkItem, key)
         An empty key means that the result is not to be kept.
     """
-    task = _tasks.get(blob)
+    task = TASKS.get(blob)
     shelf = _Shelf(task, name)
     receipts: list[Receipt] = []
     with Reader(task.call) as reader:
         for position, item, key in items:
             receipt = shelf.find(position, key) or _process(task, shelf, reader, position, item, key)
             receipts.append(receipt)
-            if receipt.error is not None:
+            if (receipt.error is not None and not task.collect) or not is_wanted.get()():
                 break
     return shelf.close(receipts)
 
@@ -87,7 +90,7 @@ class _Shelf:
     def find(self, position: int, key: str) -> Receipt | None:
         """Return the receipt of a work item that an earlier attempt at this bundle finished."""
         row = self._rows.get(key) if key else None
-        return Receipt(position, row=row, seconds=float(row.info.get("seconds", 0.0))) if row else None
+        return finished(position, row) if row else None
 
     def keep(self, record: Record) -> None:
         if self._writer is None:
@@ -118,6 +121,11 @@ class _Shelf:
         return replace(receipt, not_kept=self.problem)
 
 
+def finished(position: int, row: Row) -> Receipt:
+    """Return the receipt of a work item that was computed in this run by a worker that did not live to tell."""
+    return Receipt(position, row=row, seconds=float(row.info.get("seconds", 0.0)))
+
+
 class _Recorded(ProcessorABC):  # type: ignore[misc]
     """The user's processor, run inside a recording window."""
 
@@ -146,7 +154,7 @@ def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any
         return Receipt(position, error=error if task.inline else portable(error), where=where)
     seconds = time.perf_counter() - started
     metrics = dict(result.get("metrics", {}))
-    return _receipt(task, shelf, position, key, result["out"], window, seconds, metrics)
+    return _receipt(task, shelf, position, item, key, result["out"], window, seconds, metrics)
 
 
 def _ignored(task: Task, item: Any) -> list[str]:
@@ -173,6 +181,7 @@ def _receipt(
     task: Task,
     shelf: _Shelf,
     position: int,
+    item: Any,
     key: str,
     out: Any,
     window: Window,
@@ -189,7 +198,12 @@ def _receipt(
         return Receipt(position, payload=(payload.codec, payload.data), not_kept=problem, **common)
     info: dict[str, Json] = {
         "stage": task.stage,
+        "dataset": item.dataset,
+        "file": without_secrets(item.filename),
+        "start": int(item.entrystart),
+        "stop": int(item.entrystop),
         "seconds": round(seconds, 6),
+        "created_s": round(time.time(), 3),
         "entries": int(metrics.get("entries", 0)),
         "columns": sorted(metrics.get("columns", ())),
     }

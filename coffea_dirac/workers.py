@@ -9,13 +9,18 @@ import queue
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
+from coffea_dirac.dirac.start_scheduler import PREFIX, is_bundle
+from coffea_dirac.dispatch import WINDOW
 from coffea_dirac.errors import ConfigurationError, JobServiceError
+from coffea_dirac.work import is_wanted
 
 # How long a run waits for the first worker, and without any worker left, before it stops and says so.
 NO_WORKER_DEADLINE_S = 300.0
 _TICK_S = 1.0
+RESENT_AT_MOST = 10
 
 
 class Workers:
@@ -91,33 +96,56 @@ class Workers:
         return client
 
     def each(
-        self,
-        function: Callable[..., Any],
-        shared: Any,
-        next_arguments: Callable[[int], tuple[Any, ...] | None],
-        *,
-        at_most: int | None = None,
-    ) -> Iterator[Any]:
-        """Run ``function(shared, *arguments)`` at the workers and yield results as they come.
+        self, shared: Any, next_call: Callable[[int, bool], Call | None], *, at_most: int | None = None
+    ) -> Iterator[tuple[Call, Any]]:
+        """Run calls at the workers and yield each with its result as it comes; stop when there are no more.
 
         Parameters
         ----------
-        function : callable
-            Importable at the workers.
         shared : object
             First argument of every call, shipped to each worker once.
-        next_arguments : callable
-            Number of slots -> arguments of the next call, None when there is nothing left; called whenever a slot
-            gets free.
+        next_call : callable
+            (number of slots, whether nothing is in flight) -> the next call, None if there is none now; asked
+            whenever a slot is free.  There is an end when it gives none and nothing is in flight.
         at_most : int, optional
             How many calls there will be at most; so many workers are started, not more.
+
+        Yields
+        ------
+        (Call, result)
+            The result is a `Lost` if the workers that had the call died.
         """
         if self.inline:
-            while (arguments := next_arguments(1)) is not None:
-                yield function(shared, *arguments)
+            while (call := next_call(1, True)) is not None:
+                yield call, call.function(shared, *call.arguments)
             return
-        client = self.client(at_most)
-        yield from _Stream(client, function, shared, next_arguments).results()
+        yield from _Stream(self.client(at_most), shared, next_call).results()
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a function at a worker: ``function(shared, *arguments)``; `about` is the caller's own note."""
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...]
+    about: Any = None
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Workers died while they had a call.
+
+    Parameters
+    ----------
+    deaths : int
+        How many.
+    memory, memory_limit : int
+        Bytes the last of them used when it was last heard of, and those it could use; 0 if not known.
+    """
+
+    deaths: int
+    memory: int = 0
+    memory_limit: int = 0
 
 
 def _client_of(cluster: Any) -> Any:
@@ -129,60 +157,85 @@ def _client_of(cluster: Any) -> Any:
 class _Stream:
     """A window of tasks in flight; every future is released as soon as its result is here."""
 
-    def __init__(self, client: Any, function: Any, shared: Any, next_arguments: Any) -> None:
-        self._client, self._function, self._next = client, function, next_arguments
+    def __init__(self, client: Any, shared: Any, next_call: Callable[[int, bool], Call | None]) -> None:
+        self._client, self._next_call = client, next_call
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._flying: set[Any] = set()
-        self._name = f"coffea_dirac-{uuid.uuid4().hex[:12]}"
+        self._flying: dict[Any, Call] = {}
+        self._name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
         self._n = 0
         self._slots, self._looked, self._last_worker = 1, float("-inf"), time.monotonic()
-        self._shared = client.submit(_same, shared, key=f"{self._name}-shared", pure=False)
+        self._memory: dict[str, tuple[int, int]] = {}
+        self._value, self._shared, self._resent = shared, self._send(shared), 0
+        # Our own schedulers tell each death (start_scheduler.TellDeaths), others only the last one they allow.
+        self._tells_each = bool(getattr(client.cluster, "tells_each_death", False))
 
-    def results(self) -> Iterator[Any]:
-        from coffea_dirac.dispatch import WINDOW
+    def _send(self, value: Any) -> Any:
+        return self._client.submit(_same, value, key=f"{self._name}-shared{self._n}", pure=False)
 
+    def results(self) -> Iterator[tuple[Call, Any]]:
         try:
-            exhausted = False
             while True:
                 self._look_at_workers()
-                while not exhausted and len(self._flying) < self._slots * WINDOW:
-                    exhausted = not self._submit()
+                while len(self._flying) < self._slots * WINDOW and self._submit():
+                    pass
                 if not self._flying:
                     return
                 future = self._wait()
-                self._flying.discard(future)
-                result = self._result(future)
+                call = self._flying.pop(future)
+                result = self._result(future, call)
                 future.release()
-                yield result
+                if result is not None:
+                    yield call, result
         finally:
             if self._flying:
                 self._client.cancel(list(self._flying))
             self._shared.release()
 
-    def _result(self, future: Any) -> Any:
+    def _submit(self) -> bool:
+        call = self._next_call(self._slots, not self._flying)
+        if call is not None:
+            self._fly(call)
+        return call is not None
+
+    def _fly(self, call: Call) -> None:
+        self._n += 1
+        # Earlier work first: the merge can then begin at the front.
+        future = self._client.submit(
+            _at_worker,
+            call.function,
+            self._shared,
+            *call.arguments,
+            key=f"{self._name}-{self._n}",
+            pure=False,
+            priority=-self._n,
+        )
+        self._flying[future] = call
+        future.add_done_callback(self._done.put)
+
+    def _result(self, future: Any, call: Call) -> Any:
+        """Return what a call returned, a `Lost`, or None if the call was sent again."""
         from distributed import KilledWorker
 
         try:
             return future.result()
         except KilledWorker as error:
-            raise JobServiceError(
-                f"workers died again and again while they did the same work ({error}). Probably a work item needs more "
-                "memory than a worker has: use a smaller chunksize, or fewer threads for each worker. What is finished "
-                "is kept."
-            ) from error
+            if not is_bundle(error.task):
+                self._send_again(call)
+                return None
+            deaths = 1 if self._tells_each else error.allowed_failures + 1
+            return Lost(deaths, *self._memory.get(getattr(error.last_worker, "address", ""), (0, 0)))
 
-    def _submit(self) -> bool:
-        arguments = self._next(self._slots)
-        if arguments is None:
-            return False
+    def _send_again(self, call: Call) -> None:
+        """Send the shared argument once more: the worker that was about to get it died."""
+        self._resent += 1
+        if self._resent > RESENT_AT_MOST:
+            raise JobServiceError(
+                f"workers died {RESENT_AT_MOST} times before they got their first task: look at their logs; probably "
+                "they have too little memory to import the analysis. What is finished is kept."
+            )
         self._n += 1
-        # Earlier work first: the merge can then begin at the front.
-        future = self._client.submit(
-            self._function, self._shared, *arguments, key=f"{self._name}-{self._n}", pure=False, priority=-self._n
-        )
-        self._flying.add(future)
-        future.add_done_callback(self._done.put)
-        return True
+        self._shared = self._send(self._value)
+        self._fly(call)
 
     def _wait(self) -> Any:
         """Return the next future that is done.
@@ -204,7 +257,7 @@ class _Stream:
                     ) from None
 
     def _look_at_workers(self) -> None:
-        """Count the slots again, as workers come and go; at most once a tick, since it asks the scheduler."""
+        """Count slots and note memory again, as workers come and go; at most once a tick: it asks the scheduler."""
         now = time.monotonic()
         if now < self._looked + _TICK_S / 2:
             return
@@ -212,7 +265,10 @@ class _Stream:
         check = getattr(self._client.cluster, "check", None)
         if check is not None:
             check()
-        threads = sum(self._client.nthreads().values())
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        for address, worker in workers.items():
+            self._memory[address] = (int(worker["metrics"].get("memory", 0)), int(worker.get("memory_limit") or 0))
+        threads = sum(worker["nthreads"] for worker in workers.values())
         if threads:
             self._slots, self._last_worker = threads, now
         elif now > self._last_worker + NO_WORKER_DEADLINE_S:
@@ -224,3 +280,21 @@ class _Stream:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _at_worker(function: Callable[..., Any], shared: Any, *arguments: Any) -> Any:
+    """Call a function as a dask task that can see whether its result is still wanted."""
+    from distributed import get_worker
+    from distributed.worker import thread_state
+
+    worker, key = get_worker(), thread_state.key
+
+    def wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state != "cancelled"
+
+    token = is_wanted.set(wanted)
+    try:
+        return function(shared, *arguments)
+    finally:
+        is_wanted.reset(token)

@@ -79,7 +79,7 @@ def test_bad_files_are_skipped_by_name_and_tried_again(scenario: Scenario) -> No
     path.unlink()
     result = scenario.run(runner={"skipbadfiles": True})
     assert result.error is None
-    assert result.missing == {"wjets": ["two.root"]}
+    assert result.missing == {"wjets": {"files": {"two.root": "Events"}, "metadata": {"xsec": 1.5, "unread": 1}}}
     assert not result.complete
     path.write_bytes(sound)
     again = scenario.run(runner={"skipbadfiles": True})

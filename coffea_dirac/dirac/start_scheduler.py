@@ -26,6 +26,38 @@ SETTINGS = {
 }
 
 
+PREFIX = "coffea_dirac-"
+"""How the keys of our own runs begin."""
+
+
+def is_bundle(key: Any) -> bool:
+    """Whether a dask key is that of a call of one of our runs.
+
+    Examples
+    --------
+    >>> is_bundle("coffea_dirac-0123456789ab-17"), is_bundle("coffea_dirac-0123456789ab-shared"), is_bundle("sum-1")
+    (True, False, False)
+    """
+    return isinstance(key, str) and key.startswith(PREFIX) and key.rpartition("-")[2].isdecimal()
+
+
+def add_teller(scheduler: Any) -> None:
+    """Let the first death of a worker under a task of ours be told, not made good in silence.
+
+    Our runs count deaths by work item, and send what was lost again themselves (`coffea_dirac.blame`).  Other tasks on
+    the same cluster keep the failures that the scheduler allows.
+    """
+    from distributed.diagnostics.plugin import SchedulerPlugin
+
+    class TellDeaths(SchedulerPlugin):  # type: ignore[misc]
+        def update_graph(self, scheduler: Any, *, tasks: Iterable[Any], **_: Any) -> None:
+            for key in filter(is_bundle, tasks):
+                # As if it had used up its allowed failures already.
+                scheduler.tasks[key].suspicious = scheduler.allowed_failures
+
+    scheduler.add_plugin(TellDeaths(), name=f"{PREFIX}tell-deaths")
+
+
 @contextmanager
 def quick_versions() -> Iterator[None]:
     """Let dask tell the versions of packages without importing them.
@@ -75,6 +107,7 @@ async def serve(contact: str) -> None:
 
     with quick_versions():
         async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
+            add_teller(scheduler)
             write_contact(contact, scheduler.address)
             await scheduler.finished()
 

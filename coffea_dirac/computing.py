@@ -1,0 +1,265 @@
+"""Computing in one run: which work items go to workers next, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from coffea_dirac import packs
+from coffea_dirac.blame import Blame
+from coffea_dirac.dispatch import Pending
+from coffea_dirac.errors import CoffeaDiracError, StoreError
+from coffea_dirac.failures import chain
+from coffea_dirac.interfaces import Outcome
+from coffea_dirac.ledger import Found
+from coffea_dirac.merging import Merging
+from coffea_dirac.messages import processing_error, worker_error
+from coffea_dirac.plan import Plan, Run
+from coffea_dirac.report import Report
+from coffea_dirac.task import Task
+from coffea_dirac.work import Receipt, finished, run_bundle
+from coffea_dirac.workers import Call, Lost
+
+# Of a worker that used more than this part of its memory when it was last heard of, memory is the probable cause.
+FULL = 0.8
+SMALLEST_PART = 1 / 64
+Triple = tuple[int, Any, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Work items that a worker has; `is_alone` says that nothing else was in flight."""
+
+    name: str
+    triples: Sequence[Triple]
+    is_alone: bool = False
+
+
+class Computing:
+    """The work items of one run that have no result yet.
+
+    Parameters
+    ----------
+    run : Run
+        What the call works with.
+    plan : Plan
+        Work items, keys and reasons.
+    merging : Merging
+        Where results go.
+    task : Task
+        What workers need.
+    report : Report
+        Gets an outcome for each work item that is computed.
+    advance : callable
+        Moves the bar by so many work items.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        merging: Merging,
+        task: Task,
+        report: Report,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._run, self._plan, self._merging, self._task, self._report = run, plan, merging, task, report
+        self._advance = advance
+        self.errors: list[CoffeaDiracError] = []
+        self.waiting: set[int] = set()
+        self.metrics: dict[str, Any] = {"bytesread": 0, "processtime": 0.0}
+        self._pending = Pending()
+        self._to_be_alone: list[Triple] = []
+        self._blame = Blame()
+        self._spent_s, self._n_spent = 0.0, 0
+        self._n_bundles = self._n_flying = 0
+        self._counted: set[int] = set()
+        self._part_of: dict[int, int] = {}
+
+    def add(self, positions: Sequence[int]) -> None:
+        """Take on work items; only before the first bundle leaves they are put together by file."""
+        triples = [(i, self._plan.items[i], self._plan.keys[i]) for i in positions]
+        self.waiting.update(positions)
+        if self._n_bundles:
+            for triple in triples:
+                self._pending.add(triple)
+        else:
+            self._pending = Pending.of(triples, file_of=lambda item: (item.dataset, item.filename))
+
+    # ---------------------------------------------------------------- what goes out
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no work item waits or is at a worker."""
+        return not self._pending and not self._n_flying and not self._to_be_alone
+
+    def next_call(self, slots: int, is_idle: bool) -> Call | None:
+        """Return the next bundle for a worker, None if there is none now.
+
+        Parameters
+        ----------
+        slots : int
+            Threads that work on this run.
+        is_idle : bool
+            Whether nothing is in flight: a work item that is suspected of killing workers goes out only then.
+        """
+        if self._pending:
+            per_item = self._spent_s / self._n_spent if self._n_spent else None
+            return self._call(self._pending.take(slots=slots, seconds_per_item=per_item))
+        if is_idle and self._to_be_alone:
+            return self._call([self._to_be_alone.pop(0)], is_alone=True)
+        return None
+
+    def _call(self, triples: list[Triple], *, is_alone: bool = False) -> Call:
+        bundle = Bundle(f"b{self._n_bundles}", triples, is_alone)
+        self._n_bundles += 1
+        self._n_flying += 1
+        return Call(run_bundle, (bundle.name, triples), bundle)
+
+    # ---------------------------------------------------------------- what comes in
+
+    def take_in(self, call: Call, came: list[Receipt] | Lost) -> None:
+        """Enter what came of a bundle.
+
+        Raises
+        ------
+        ProcessingError, InputError
+            A work item failed, and ``errors="fail"``.
+        """
+        bundle: Bundle = call.about
+        self._n_flying -= 1
+        if isinstance(came, Lost):
+            self._lost(bundle, came)
+            return
+        self._blame.came_back()
+        if self._run.cache is not None:
+            self._run.cache.noted([r.row for r in came if r.row is not None])
+        for receipt in came:
+            self._enter(receipt)
+
+    def _enter(self, receipt: Receipt) -> None:
+        position = receipt.position
+        item = self._plan.items[position]
+        if receipt.error is not None:
+            memory = any(isinstance(e, MemoryError) for e in chain(receipt.error))
+            if not (memory and self._halve(position, "it ran out of memory")):
+                self._fail(position, processing_error(item, self._task.call, receipt))
+            return
+        if receipt.skipped:
+            self._leave_out(position, receipt.skipped)
+            return
+        self._spent_s += receipt.seconds
+        self._n_spent += 1
+        for name in self.metrics:
+            self.metrics[name] += receipt.metrics.get(name, 0)
+        self._note(receipt)
+        self.waiting.discard(position)
+        self._merging.enter(position, Found(receipt.row, receipt.payload, receipt.value, receipt.metrics))
+        self._count(receipt)
+
+    def _note(self, receipt: Receipt) -> None:
+        if receipt.not_kept and self._run.cache is not None:
+            self._run.warn_once(f"the result of {self._task.stage} is computed and not kept: {receipt.not_kept}")
+            self._report.note(receipt.not_kept)
+        for name in receipt.written:
+            self._report.note(
+                f"{name} is written by {self._task.stage}: it is not written again when the result is loaded"
+            )
+
+    def _count(self, receipt: Receipt) -> None:
+        """Enter an outcome, once for each work item; one that was halved counts with its last part."""
+        position = self.whole(receipt.position)
+        is_whole = not any(self.whole(other) == position for other in self._halves_waiting())
+        if position in self._counted or not is_whole:
+            return
+        self._counted.add(position)
+        reason = self._plan.reasons.get(position, {"reason": "not kept"})
+        key = self._plan.keys[position]
+        self._report.add(Outcome(self._task.stage, key, "computed", reason, receipt.seconds))
+        self._advance(1)
+
+    def whole(self, position: int) -> int:
+        """Return the work item that a position is a part of."""
+        while position in self._part_of:
+            position = self._part_of[position]
+        return position
+
+    def _halves_waiting(self) -> list[int]:
+        return [p for p in self.waiting if p in self._part_of] if self._part_of else []
+
+    def _leave_out(self, position: int, why: str) -> None:
+        item = self._plan.items[position]
+        self._report.datasets[item.dataset].failed[item.filename] = why
+        self.waiting.discard(position)
+        self._merging.leave_out(position)
+        self._advance(1)
+
+    def _fail(self, position: int, error: CoffeaDiracError) -> None:
+        if not self._run.collect:
+            raise error
+        self.errors.append(error)
+        self._leave_out(position, str(error).splitlines()[0])
+
+    # ---------------------------------------------------------------- what was lost
+
+    def _lost(self, bundle: Bundle, lost: Lost) -> None:
+        done = self._finished(bundle)
+        left = [triple for triple in bundle.triples if triple[2] not in done or not triple[2]]
+        if self._run.cache is not None:
+            self._run.cache.noted([receipt.row for receipt in done.values() if receipt.row is not None])
+        for receipt in done.values():
+            self._enter(receipt)
+        # With several work items at hand nobody knows which of them it was.
+        for _ in range(lost.deaths if len(left) == 1 else 1):
+            self._blame.died([position for position, _, _ in left])
+        for triple in left:
+            self._retry(triple, lost, was_alone=bundle.is_alone)
+
+    def _finished(self, bundle: Bundle) -> dict[str, Receipt]:
+        """Return, by key, what the lost worker kept before it died."""
+        if self._task.store is None or not self._task.session:
+            return {}
+        try:
+            rows = packs.bundle_rows(self._task.store, self._task.session, bundle.name)
+        except StoreError:
+            # Nothing is lost by this but time: the work items are computed again.
+            return {}
+        positions = {key: position for position, _, key in bundle.triples}
+        return {row.key: finished(positions[row.key], row) for row in rows if row.key in positions}
+
+    def _retry(self, triple: Triple, lost: Lost, *, was_alone: bool) -> None:
+        position, item, _ = triple
+        is_full = lost.memory_limit > 0 and lost.memory >= FULL * lost.memory_limit
+        if is_full and self._blame.deaths[position] > 1 and self._halve(position, _full(lost)):
+            return
+        if was_alone and self._blame.is_to_blame(position):
+            self._fail(position, worker_error(item, self._task.call, self._blame.deaths[position], lost))
+        elif self._blame.must_be_alone(position):
+            self._to_be_alone.append(triple)
+        else:
+            self._pending.add(triple)
+
+    def _halve(self, position: int, why: str) -> bool:
+        """Put the two halves of a work item in its place, if it is not too small for that."""
+        item = self._plan.items[position]
+        whole = self._plan.items[self.whole(position)]
+        if len(item) < 2 or len(item) <= SMALLEST_PART * len(whole):
+            return False
+        middle = (item.entrystart + item.entrystop) // 2
+        halves = [replace(item, entrystop=middle), replace(item, entrystart=middle)]
+        new = self._merging.split(position, halves)
+        self._part_of.update(dict.fromkeys(new, position))
+        self.waiting.discard(position)
+        self.waiting.update(new)
+        for triple in zip(new, halves, ("", ""), strict=True):
+            self._pending.add(triple)
+        self._report.note(
+            f"{item.filename}, entries {item.entrystart} to {item.entrystop} ({item.dataset}): {why}, so it was "
+            "processed in halves; it is not kept in this run, nor what was merged from it. A smaller chunksize helps."
+        )
+        return True
+
+
+def _full(lost: Lost) -> str:
+    return f"workers died that used {lost.memory / 2**30:.2f} of {lost.memory_limit / 2**30:.2f} GiB memory"
