@@ -9,6 +9,7 @@ workers died under other items.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 DEATHS = 3
@@ -25,31 +26,32 @@ class Blame:
     Examples
     --------
     >>> blame = Blame()
-    >>> for _ in range(3):
-    ...     blame.died([7])
+    >>> for n in range(3):
+    ...     blame.died([7], f"worker-{n}")
     >>> blame.is_to_blame(7)
     True
     >>> preempted = Blame()
-    >>> for item in range(20):
-    ...     preempted.died([item])
-    >>> for _ in range(3):
-    ...     preempted.died([7])
-    >>> preempted.is_to_blame(7)
+    >>> for n in range(20):
+    ...     preempted.died([n % 7], f"worker-{n}")
+    >>> preempted.is_to_blame(0)
     False
     """
 
     deaths: Counter[int] = field(default_factory=Counter)
+    workers: dict[int, set[str]] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
     landed: int = 0
-    lost: int = 0
 
     def came_back(self) -> None:
         """Note a bundle whose worker lived."""
         self.landed += 1
 
-    def died(self, positions: list[int]) -> None:
+    def died(self, positions: Iterable[int], worker: str, *, deaths: int = 1) -> None:
         """Note the death of a worker that had these work items, one of them in hand."""
-        self.lost += 1
-        self.deaths.update(positions)
+        self.dead.add(worker)
+        for position in positions:
+            self.deaths[position] += deaths
+            self.workers.setdefault(position, set()).add(worker)
 
     def must_be_alone(self, position: int) -> bool:
         """Whether the next attempt at a work item should be made with nothing beside it."""
@@ -58,6 +60,6 @@ class Blame:
     def is_to_blame(self, position: int) -> bool:
         """Whether a work item that was alone in its last attempt has killed its workers."""
         own = self.deaths[position]
-        others = max(self.lost - own, 0)
+        others = len(self.dead - self.workers.get(position, set()))
         risk = max(others / max(others + self.landed, 1), LEAST_RISK)
         return own >= MOST_DEATHS or (own >= DEATHS and risk**own <= BAD_LUCK * 1.001)

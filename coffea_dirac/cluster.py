@@ -41,7 +41,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     imports : sequence of str
         Modules that a worker imports before it joins.
     memory_limit : int
-        Bytes a worker may use before dask spills and pauses; 0 (default) for no limit.
+        Bytes a worker may use before it ends and is replaced; 0 (default) for no limit.
     budget : Budget
         When lost workers are no longer replaced.
     jobs : ClusterJobs, optional

@@ -211,8 +211,8 @@ class Computing:
         for receipt in done.values():
             self._enter(receipt)
         # With several work items at hand nobody knows which of them it was.
-        for _ in range(lost.deaths if len(left) == 1 else 1):
-            self._blame.died([position for position, _, _ in left])
+        deaths = lost.deaths if len(left) == 1 else 1
+        self._blame.died([position for position, _, _ in left], lost.worker, deaths=deaths)
         for triple in left:
             self._retry(triple, lost, was_alone=bundle.is_alone)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from coffea_dirac.dirac.start_scheduler import PREFIX, is_bundle
+from coffea_dirac.dirac.start_scheduler import MEMORY_TOPIC, PREFIX, add_teller, is_bundle
 from coffea_dirac.dispatch import WINDOW
 from coffea_dirac.errors import ConfigurationError, JobServiceError
 from coffea_dirac.work import is_wanted
@@ -139,11 +139,14 @@ class Lost:
     ----------
     deaths : int
         How many.
+    worker : str
+        The address of the last.
     memory, memory_limit : int
         Bytes the last of them used when it was last heard of, and those it could use; 0 if not known.
     """
 
     deaths: int
+    worker: str
     memory: int = 0
     memory_limit: int = 0
 
@@ -166,8 +169,7 @@ class _Stream:
         self._slots, self._looked, self._last_worker = 1, float("-inf"), time.monotonic()
         self._memory: dict[str, tuple[int, int]] = {}
         self._value, self._shared, self._resent = shared, self._send(shared), 0
-        # Our own schedulers tell each death (start_scheduler.TellDeaths), others only the last one they allow.
-        self._tells_each = bool(getattr(client.cluster, "tells_each_death", False))
+        self._tells_each = _tells_each_death(client)
 
     def _send(self, value: Any) -> Any:
         return self._client.submit(_same, value, key=f"{self._name}-shared{self._n}", pure=False)
@@ -223,7 +225,15 @@ class _Stream:
                 self._send_again(call)
                 return None
             deaths = 1 if self._tells_each else error.allowed_failures + 1
-            return Lost(deaths, *self._memory.get(getattr(error.last_worker, "address", ""), (0, 0)))
+            worker = str(getattr(error.last_worker, "address", ""))
+            return Lost(deaths, worker, *self._memory_of(worker))
+
+    def _memory_of(self, worker: str) -> tuple[int, int]:
+        """Return the bytes a dead worker used and could use: what it said when it gave up, or when it was last seen."""
+        for _, event in reversed(self._client.get_events(MEMORY_TOPIC)):
+            if event.get("worker") == worker:
+                return int(event["memory"]), int(event["memory_limit"])
+        return self._memory.get(worker, (0, 0))
 
     def _send_again(self, call: Call) -> None:
         """Send the shared argument once more: the worker that was about to get it died."""
@@ -276,6 +286,20 @@ class _Stream:
                 f"no worker has been there for {NO_WORKER_DEADLINE_S:.0f} s: all were lost and none came again; run "
                 "again, what is kept is loaded"
             )
+
+
+def _tells_each_death(client: Any) -> bool:
+    """Whether the scheduler tells each death of a worker under a task of ours; else only the last one it allows.
+
+    Our own schedulers do; another one is asked to, which concerns our tasks only.
+    """
+    if getattr(client.cluster, "tells_each_death", False):
+        return True
+    try:
+        client.run_on_scheduler(add_teller)
+    except Exception:  # noqa: BLE001 - this package is not installed there, or it runs no code for clients
+        return False
+    return True
 
 
 def _same(value: Any) -> Any:

@@ -78,6 +78,8 @@ def main():
     print("RESULT " + json.dumps({{
         "out": out, "error": error, "plain": plain,
         "work_items": report.work_items if report else None,
+        "counts": report.counts if report else None,
+        "merged": report.merged if report else None,
         "reasons": report.reasons if report else None,
         "notes": report.notes if report else None,
         "complete": report.complete if report else None,
@@ -102,6 +104,8 @@ class Result:
     plain: Any
     error: list[str] | None
     work_items: dict[str, int]
+    counts: dict[str, int]
+    merged: int
     reasons: list[tuple[str, int]]
     notes: list[str]
     complete: bool

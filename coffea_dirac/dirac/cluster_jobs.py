@@ -75,7 +75,7 @@ class ClusterJobs:
     imports : sequence of str
         Modules that a worker imports before it joins.
     memory_limit : int
-        Bytes a worker may use before dask spills and pauses; 0 for no limit.
+        Bytes a worker may use before it ends and is replaced; 0 for no limit.
     budget : Budget
         When to stop replacing workers.
 

@@ -28,6 +28,8 @@ SETTINGS = {
 
 PREFIX = "coffea_dirac-"
 """How the keys of our own runs begin."""
+MEMORY_TOPIC = "coffea_dirac-memory"
+"""Where a worker says that it ends because it uses too much memory."""
 
 
 def is_bundle(key: Any) -> bool:
@@ -41,7 +43,7 @@ def is_bundle(key: Any) -> bool:
     return isinstance(key, str) and key.startswith(PREFIX) and key.rpartition("-")[2].isdecimal()
 
 
-def add_teller(scheduler: Any) -> None:
+def add_teller(dask_scheduler: Any) -> None:
     """Let the first death of a worker under a task of ours be told, not made good in silence.
 
     Our runs count deaths by work item, and send what was lost again themselves (`coffea_dirac.blame`).  Other tasks on
@@ -55,7 +57,7 @@ def add_teller(scheduler: Any) -> None:
                 # As if it had used up its allowed failures already.
                 scheduler.tasks[key].suspicious = scheduler.allowed_failures
 
-    scheduler.add_plugin(TellDeaths(), name=f"{PREFIX}tell-deaths")
+    dask_scheduler.add_plugin(TellDeaths(), name=f"{PREFIX}tell-deaths", idempotent=True)
 
 
 @contextmanager

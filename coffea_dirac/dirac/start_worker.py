@@ -18,11 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from coffea_dirac.dirac.start_scheduler import quick_versions
+from coffea_dirac.dirac.start_scheduler import MEMORY_TOPIC, quick_versions
 
 SETTINGS = {
     "distributed.worker.http.routes": [],
     "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
     "distributed.comm.timeouts.connect": "10s",
     "distributed.diagnostics.nvml": False,
 }
@@ -63,6 +66,30 @@ def wait_for_address(contact: str, timeout_s: float) -> str:
     raise TimeoutError(f"No scheduler within {timeout_s:.0f} s ({contact} was not written): has it failed to start?")
 
 
+MEMORY_FULL = 0.95
+MEMORY_CHECK_S = 0.1
+
+
+async def end_when_full(worker: Any, memory_limit: int) -> None:
+    """End this process before the machine has to choose one: what it did is known, and its task is sent again.
+
+    dask's own limits spill and pause instead, which for a task that needs the memory means waiting for ever.
+    """
+    import psutil
+
+    process = psutil.Process()
+    while memory_limit:
+        await asyncio.sleep(MEMORY_CHECK_S)
+        memory = process.memory_info().rss
+        if memory > MEMORY_FULL * memory_limit:
+            event = {"worker": worker.address, "memory": memory, "memory_limit": memory_limit}
+            worker.log_event(MEMORY_TOPIC, event)
+            print(f"out of memory: {memory:,} of {memory_limit:,} bytes are in use", flush=True)  # noqa: T201 - its log
+            # The event leaves with the next batch.
+            await asyncio.sleep(MEMORY_CHECK_S)
+            os._exit(1)
+
+
 async def serve(options: dict[str, Any]) -> None:
     """Run a worker until the scheduler lets it go or is gone."""
     from distributed import Worker
@@ -80,7 +107,9 @@ async def serve(options: dict[str, Any]) -> None:
     }
     with quick_versions():
         async with Worker(address, **settings) as worker:
+            watch = asyncio.create_task(end_when_full(worker, options["memory_limit"]))
             await worker.finished()
+            watch.cancel()
 
 
 def main(file: str) -> None:
