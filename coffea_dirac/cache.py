@@ -19,7 +19,7 @@ from coffea_dirac.discovery import Checker
 from coffea_dirac.errors import CodecError, CorruptRecordError, StoreError
 from coffea_dirac.fingerprint import diff
 from coffea_dirac.interfaces import Discovered, Json, Record, Row, Store
-from coffea_dirac.stores import open_store
+from coffea_dirac.stores import LocalStore, open_store
 
 ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
 
@@ -36,6 +36,17 @@ def default_cache() -> StageCache | None:
     import platformdirs
 
     return StageCache(named or Path(platformdirs.user_cache_dir("coffea_dirac")) / "stages")
+
+
+def memo_place(cache: StageCache | None) -> Path | None:
+    """Return where the metadata of input files is remembered: beside a local store, else in the cache directory."""
+    if cache is None:
+        return None
+    if isinstance(cache.store, LocalStore):
+        return cache.store.path / "files.sqlite3"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("coffea_dirac")) / "files.sqlite3"
 
 
 class StageCache:

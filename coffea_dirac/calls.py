@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from coffea_dirac.identity import Reading
+
 # Parameters of Runner._work_function that this package understands; another one could change results unseen.
 _KNOWN = frozenset(
     "format xrootdtimeout schema use_dataframes savemetrics item processor_instance uproot_options iteritems_options "
@@ -66,6 +68,13 @@ class ProcessingCall(Call):
         }
 
 
+@dataclass(frozen=True)
+class MetadataCall(Call):
+    """Reading of file metadata: how, and whether the entries are asked for at which clusters begin."""
+
+    how: Reading = field(default_factory=Reading)
+
+
 def parse(function: Callable[[Any], Any]) -> Call:
     """Return what `function` is; a bare `Call` of it if it is not one the Runner makes.
 
@@ -82,13 +91,27 @@ def parse(function: Callable[[Any], Any]) -> Call:
     skip = arguments["skipbadfiles"]
     skip = (OSError,) if skip is True else tuple(skip) if skip else ()
     inner, wants_result = arguments["func"], bool(function.keywords.get("use_result_type", False))
-    if not isinstance(inner, functools.partial) or inner.func is not Runner._work_function:
+    if inner is Runner.metadata_fetcher_parquet:
+        return MetadataCall(inner, skip, wants_result, Reading("parquet"))
+    if not isinstance(inner, functools.partial):
+        return Call(inner, skip, wants_result)
+    if inner.func is Runner.metadata_fetcher_root:
+        return _metadata_call(inner, skip, wants_result)
+    if inner.func is not Runner._work_function:
         return Call(inner, skip, wants_result)
     signature = inspect.signature(Runner._work_function)
     if set(signature.parameters) - _KNOWN:
         return Call(inner, skip, wants_result)
     known = dict(signature.bind_partial(*inner.args, **inner.keywords).arguments)
     return ProcessingCall(inner, skip, wants_result, _unpack(known.pop("processor_instance")), known)
+
+
+def _metadata_call(inner: functools.partial[Any], skip: tuple[type[BaseException], ...], wants_result: bool) -> Call:
+    arguments = dict(inspect.signature(inner.func).bind_partial(*inner.args, **inner.keywords).arguments)
+    if set(arguments) - {"xrootdtimeout", "align_clusters", "uproot_options"}:
+        return Call(inner, skip, wants_result)
+    options = {"timeout": arguments.get("xrootdtimeout"), **(arguments.get("uproot_options") or {})}
+    return MetadataCall(inner, skip, wants_result, Reading("root", options, bool(arguments.get("align_clusters"))))
 
 
 def _unpack(processor: Any) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 
 from coffea.processor.executor import ExecutorBase
 
-from coffea_dirac.cache import StageCache, default_cache
+from coffea_dirac.cache import StageCache, default_cache, memo_place
 from coffea_dirac.calls import ProcessingCall, parse
 from coffea_dirac.errors import ConfigurationError
-from coffea_dirac.identity import IdentityMemo
+from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.other_calls import process_plain, read_metadata
 from coffea_dirac.plan import Run
 from coffea_dirac.report import Report, Skipped
@@ -157,6 +157,7 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
         if not found:
             return accumulator, 0
         call, holder = parse(function), self._holder()
+        holder.memo.attach(memo_place(self.cache))
         run = Run(
             workers=holder.workers,
             cache=self.cache,

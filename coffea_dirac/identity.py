@@ -1,10 +1,8 @@
 """Which data a file holds: the identity of an input file, read from the file itself.
 
-The UUID of a ROOT file survives an update in place and may be zero, and coffea's "uuid" of a parquet file is a digest "
-"of
-its name, so neither is trusted alone.  An identity covers the size, the list of keys, the header of the tree (which
-holds
-the entries and where every basket lies) and, for files of this machine, the bytes: all of them up to
+The UUID of a ROOT file survives an update in place and may be zero, and coffea's "uuid" of a parquet file is a digest
+of its name, so neither is trusted alone.  An identity covers the size, the list of keys, the header of the tree (which
+holds the entries and where every basket lies) and, for files of this machine, the bytes: all of them up to
 `WHOLE_BYTES`, a regular sample above.
 """
 
@@ -12,74 +10,58 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
-import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 WHOLE_BYTES = 64 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 256, 4096
-# A file changed within the resolution of its time stamps could change again unseen: as git does, such a stat is not
-# trusted.
-_RACY_NS = 50_000_000
+SCHEME = 1
+"""Changes when identities of files that did not change do."""
 
 
 class FileIdentity(NamedTuple):
     """What a file holds.
 
-    `digest` is 64 hex digits, `entries` the number of entries of the tree the identity was asked for.
+    `digest` is 64 hex digits, `entries` the number of entries of the tree the identity was asked for; `uuid` and
+    `clusters` (the entries at which clusters of baskets begin, and the last; None if not asked for) are what coffea's
+    metadata says of it.
     """
 
     digest: str
     entries: int
+    uuid: bytes = b""
+    clusters: tuple[int, ...] | None = None
 
 
-class _Stat(NamedTuple):
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
+class Reading(NamedTuple):
+    """How a file is read for its identity."""
+
+    file_format: str = "root"
+    uproot_options: Mapping[str, Any] = MappingProxyType({})
+    with_clusters: bool = False
 
 
-class IdentityMemo:
-    """Identities already read in this process, kept as long as the stat of the file is the same.
+def read_identity(filename: str, treename: str, how: Reading) -> FileIdentity:
+    """Return the identity of a file, opening it once.
+
+    Raises
+    ------
+    OSError
+        The file is missing or cannot be read.
+    uproot.exceptions.KeyInFileError
+        The file has no such tree.
 
     Examples
     --------
-    >>> memo = IdentityMemo()
-    >>> memo.identify("missing.root", "Events")
+    >>> read_identity("missing.root", "Events", Reading())
     Traceback (most recent call last):
         ...
     FileNotFoundError: ...
     """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str, str], tuple[_Stat, FileIdentity]] = {}
-        self._lock = threading.Lock()
-
-    def identify(
-        self, filename: str, treename: str, *, file_format: str = "root", uproot_options: dict[str, Any] | None = None
-    ) -> FileIdentity:
-        """Return the identity of `filename`, read from the file unless its stat is known.
-
-        Raises
-        ------
-        OSError
-            The file is missing or cannot be read.
-        uproot.exceptions.KeyInFileError
-            The file has no such tree.
-        """
-        path = local_path(filename)
-        before = _stat(path) if path else None
-        known = self._known.get((filename, treename, file_format))
-        if known and before and known[0] == before:
-            return known[1]
-        read = _parquet_identity if file_format == "parquet" else _root_identity
-        found = read(filename, treename, path, uproot_options or {})
-        if before and path and _stat(path) == before and _is_settled(before):
-            with self._lock:
-                self._known[filename, treename, file_format] = (before, found)
-        return found
+    read = _parquet_identity if how.file_format == "parquet" else _root_identity
+    return read(filename, treename, local_path(filename), how)
 
 
 def local_path(filename: str) -> Path | None:
@@ -98,28 +80,29 @@ def local_path(filename: str) -> Path | None:
     return Path(rest) if scheme == "file" else None
 
 
-def _stat(path: Path) -> _Stat:
-    s = path.stat()
-    return _Stat(s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino)
-
-
-def _is_settled(stat: _Stat) -> bool:
-    return time.time_ns() - max(stat.mtime_ns, stat.ctime_ns) > _RACY_NS
-
-
-def _root_identity(filename: str, treename: str, path: Path | None, options: dict[str, Any]) -> FileIdentity:
+def _root_identity(filename: str, treename: str, path: Path | None, how: Reading) -> FileIdentity:
     import uproot
 
     h = hashlib.sha256(b"root file identity 1")
-    with uproot.open({filename: None}, **options) as file:
+    with uproot.open({filename: None}, **how.uproot_options) as file:
         tree = file[treename]
         entries = int(tree.num_entries)
+        uuid = bytes(file.file.fUUID)
+        clusters = _clusters(tree) if how.with_clusters else None
         for part in _root_parts(file, treename):
             h.update(len(part).to_bytes(8, "little") + part)
     h.update(entries.to_bytes(8, "little", signed=True))
     if path is not None:
         h.update(_content_digest(path))
-    return FileIdentity(h.hexdigest(), entries)
+    return FileIdentity(h.hexdigest(), entries, uuid, clusters)
+
+
+def _clusters(tree: Any) -> tuple[int, ...]:
+    """Return the entries at which coffea's ``align_clusters`` may divide a tree."""
+    if hasattr(tree, "common_entry_offsets"):
+        return tuple(int(n) for n in tree.common_entry_offsets())
+    starts = {int(cluster.num_first_entry) for cluster in tree.cluster_summaries}
+    return tuple(sorted(starts | {int(tree.num_entries)}))
 
 
 def _root_parts(file: Any, treename: str) -> list[bytes]:
@@ -139,11 +122,11 @@ def _keys_of(directory: Any) -> list[Any]:
     return [directory.key(name) for name in directory.keys(recursive=False, cycle=True)]
 
 
-def _parquet_identity(filename: str, treename: str, path: Path | None, options: dict[str, Any]) -> FileIdentity:
+def _parquet_identity(filename: str, treename: str, path: Path | None, how: Reading) -> FileIdentity:
     import fsspec
     import pyarrow.parquet as pq
 
-    del treename, options
+    del treename, how
     with fsspec.open(filename, "rb") as raw:
         size = raw.seek(0, os.SEEK_END)
         raw.seek(max(size - 8, 0))
@@ -155,7 +138,8 @@ def _parquet_identity(filename: str, treename: str, path: Path | None, options: 
     h = hashlib.sha256(b"parquet file identity 1" + size.to_bytes(8, "little") + footer)
     if path is not None:
         h.update(_content_digest(path))
-    return FileIdentity(h.hexdigest(), entries)
+    # coffea's own "uuid" of a parquet file: nothing of what it holds.
+    return FileIdentity(h.hexdigest(), entries, hashlib.md5(filename.encode()).digest())
 
 
 def _content_digest(path: Path) -> bytes:

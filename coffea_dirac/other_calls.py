@@ -8,41 +8,70 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from coffea_dirac.blame import DEATHS
-from coffea_dirac.calls import Call
+from coffea_dirac.calls import Call, MetadataCall
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.failures import attempt, chain, innermost
+from coffea_dirac.identity import FileIdentity
 from coffea_dirac.messages import read_error
-from coffea_dirac.plan import THREADS, Run
+from coffea_dirac.plan import Run
 from coffea_dirac.progress import progress
+from coffea_dirac.redact import without_secrets
 from coffea_dirac.report import Skipped
 from coffea_dirac.workers import Call as WorkerCall
 from coffea_dirac.workers import Lost
+
+_THREADS = 8
 
 
 def read_metadata(
     run: Run, call: Call, items: Sequence[Any], accumulator: Any, skipped: dict[tuple[str, str], Skipped]
 ) -> Any:
-    """Return `accumulator` with the metadata of files: read at the workers if there are any, else by threads here."""
+    """Return `accumulator` with the metadata of files: what the memo knows, else read by threads here.
+
+    A file that cannot be read is left to coffea's own function, which says what is wrong with it as coffea does.
+    """
     from coffea.processor import accumulate
 
     def note(item: Any, error: BaseException) -> None:
         if any(isinstance(e, call.skipbadfiles) for e in chain(error)) and not call.use_result_type:
-            why = f"{type(innermost(error)).__name__}: {innermost(error)}"
+            why = without_secrets(f"{type(innermost(error)).__name__}: {innermost(error)}")
             skipped[item.dataset, item.filename] = Skipped(item.treename, item.metadata or {}, why)
             return
         if isinstance(error, Exception):
             raise read_error(item, error) from error
         raise error
 
+    items = sorted(items, key=lambda i: (i.dataset, i.filename))
     with progress(run.desc, run.unit, len(items), show=run.status) as advance:
-        for item, result, error in _map(run, call.function, sorted(items, key=lambda i: (i.dataset, i.filename))):
+        known = _known_metadata(run, call, items, advance)
+        accumulator = accumulate([type(accumulator)(known.values())], accumulator)
+        for item, result, error in _map(run, call.function, [i for i in items if i not in known]):
             advance(1)
             if error is not None:
                 note(item, error)
             else:
-                skipped.pop((item.dataset, item.filename), None)
                 accumulator = accumulate([result], accumulator)
     return accumulator
+
+
+def _known_metadata(run: Run, call: Call, items: Sequence[Any], advance: Callable[[int], None]) -> dict[Any, Any]:
+    """Return the metadata of the files that can be identified, as coffea's own function returns it."""
+    from coffea.processor.executor import FileMeta
+
+    if not isinstance(call, MetadataCall):
+        return {}
+    wanted = {(item.filename, item.treename) for item in items}
+    answers = run.memo.identify_all(wanted, call.how)
+    known = {}
+    for item in items:
+        found = answers[item.filename, item.treename]
+        if isinstance(found, FileIdentity):
+            metadata = {**(item.metadata or {}), "numentries": found.entries, "uuid": found.uuid}
+            if found.clusters is not None and call.how.with_clusters:
+                metadata["clusters"] = list(found.clusters)
+            known[item] = FileMeta(item.dataset, item.filename, item.treename, metadata)
+    advance(len(known))
+    return known
 
 
 def _map(
@@ -52,7 +81,7 @@ def _map(
         for position, result, error in _at_workers(run, function, items):
             yield items[position], result, error
         return
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(_THREADS) as pool:
         jobs = (pool.submit(attempt, (function, run.io_retries), i, item) for i, item in enumerate(items))
         for job in list(jobs):
             position, result, error = job.result()

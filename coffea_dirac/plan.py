@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from coffea_dirac.calls import ProcessingCall, item_metadata
 from coffea_dirac.discovery import Checker, counts, metadata_digest
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients, digest_file
-from coffea_dirac.identity import FileIdentity, IdentityMemo, local_path
+from coffea_dirac.identity import FileIdentity, Reading, local_path
 from coffea_dirac.interfaces import Json, Row
+from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.merge import Leaf
 from coffea_dirac.messages import stale_plan
 from coffea_dirac.task import template_of
 from coffea_dirac.workers import Workers
-
-THREADS = 8
 
 
 @dataclass
@@ -109,15 +107,9 @@ def identify(run: Run, call: ProcessingCall, items: Sequence[Any]) -> dict[str, 
         A file holds other entries than its work items were planned for.
     """
     wanted = {(item.filename, item.treename): item for item in items}
-
-    def one(name: tuple[str, str]) -> FileIdentity | None:
-        try:
-            return run.memo.identify(*name, file_format=call.file_format, uproot_options=call.uproot_options)
-        except Exception:  # noqa: BLE001 - the worker that processes the file reports what is wrong with it
-            return None
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(zip(wanted, pool.map(one, wanted), strict=True))
+    # The worker that processes a file reports what is wrong with it.
+    answers = run.memo.identify_all(wanted, Reading(call.file_format, call.uproot_options))
+    found = {name: answer if isinstance(answer, FileIdentity) else None for name, answer in answers.items()}
     last_stop: dict[tuple[str, str], int] = {}
     for item in items:
         name = (item.filename, item.treename)

@@ -10,7 +10,8 @@ import pytest
 import uproot
 from scenario import write_nano
 
-from coffea_dirac.identity import WHOLE_BYTES, IdentityMemo, local_path
+from coffea_dirac.identity import WHOLE_BYTES, Reading, local_path
+from coffea_dirac.memo import IdentityMemo
 
 pytestmark = pytest.mark.core
 
@@ -82,8 +83,8 @@ def test_parquet_files_are_told_apart_by_content_though_coffea_knows_their_name_
 
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"x": [1, 2, 3]}), path)
-    one = IdentityMemo().identify(str(path), "Events", file_format="parquet")
+    one = IdentityMemo().identify(str(path), "Events", Reading("parquet"))
     pq.write_table(pa.table({"x": [1, 2, 4]}), path)
-    two = IdentityMemo().identify(str(path), "Events", file_format="parquet")
+    two = IdentityMemo().identify(str(path), "Events", Reading("parquet"))
     assert one.entries == two.entries == 3
     assert one.digest != two.digest

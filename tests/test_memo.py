@@ -1,0 +1,286 @@
+"""What is known of files that have not changed is not read again, in this session or the next."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+from coffea.processor import Runner, set_accumulator
+from coffea.processor.executor import FileMeta
+from scenario import Scenario, write_nano
+
+from coffea_dirac import DiracExecutor
+from coffea_dirac.identity import FileIdentity, Reading
+from coffea_dirac.memo import IdentityMemo
+from coffea_dirac.stamps import stamps
+
+pytestmark = pytest.mark.core
+
+COUNT_OPENS = """
+import collections
+opens = collections.Counter()
+def hook(event, args):
+    if event == "open" and isinstance(args[0], str) and args[0].endswith(".root"):
+        opens[os.path.basename(args[0])] += 1
+sys.addaudithook(hook)
+"""
+SAY_OPENS = "import atexit; atexit.register(lambda: print('OPENS', sum(opens.values()), file=sys.stderr))"
+
+
+def old(path: Path) -> Path:
+    """Wait until the stamp of a file can be trusted."""
+    end = time.monotonic() + 5
+    while str(path) not in stamps([str(path)]):
+        assert time.monotonic() < end
+    return path
+
+
+def test_a_second_session_opens_no_unchanged_input_file(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path)
+    first = scenario.run(before=COUNT_OPENS, after=SAY_OPENS)
+    assert "OPENS 0" not in first.stderr
+    second = scenario.run(before=COUNT_OPENS, after=SAY_OPENS)
+    assert (second.misses, second.out) == (0, first.out)
+    assert "OPENS 0" in second.stderr
+
+
+def test_a_file_that_changed_is_opened_and_computed_again(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path)
+    scenario.run()
+    write_nano(tmp_path / "one.root", seed=9)
+    again = scenario.run(compare=True)
+    assert (again.hits, again.misses) == (2, 2)
+    assert again.out == pytest.approx(again.plain, rel=1e-12)
+
+
+def test_a_file_replaced_with_the_same_size_and_modification_time_is_seen(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path)
+    path = tmp_path / "one.root"
+    scenario.run()
+    stat = path.stat()
+    raw = bytearray(path.read_bytes())
+    with uproot.open(path) as file:
+        seek = int(file["Events"]["Jet_pt"].member("fBasketSeek")[0])
+    raw[seek + 200] ^= 1
+    path.write_bytes(raw)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert path.stat().st_size == stat.st_size
+    again = scenario.run()
+    assert again.error is not None, "the damaged file was not read"
+    assert "decompressing" in again.error[1]
+
+
+def write_all(folder: Path) -> dict[str, tuple[Path, str, str]]:
+    nano = write_nano(folder / "nano.root", events=1000)
+    inside = folder / "inside.root"
+    with uproot.recreate(inside) as file:
+        for _ in range(3):
+            file.mktree("some/where/flat", {"x": "f8"}) if "some" not in file else None
+            file["some/where/flat"].extend({"x": np.arange(10.0)})
+        file.mkrntuple("tuple", {"y": np.dtype("f8")}).extend({"y": np.arange(50.0)})
+    parquet = folder / "a.parquet"
+    ak.to_parquet(ak.Array({"x": [1.0, 2.0, 3.0]}), parquet)
+    return {
+        "tree": (nano, "Events", "root"),
+        "tree in a directory": (inside, "some/where/flat", "root"),
+        "rntuple": (inside, "tuple", "root"),
+        "parquet": (parquet, "Events", "parquet"),
+    }
+
+
+def fetch(executor: Any, path: Path, tree: str, file_format: str, *, align: bool) -> Any:
+    fetcher: Any = Runner.metadata_fetcher_parquet
+    if file_format == "root":
+        fetcher = functools.partial(Runner.metadata_fetcher_root, 60, align, {})
+    function = functools.partial(Runner.automatic_retries, 0, False, fetcher)
+    item = FileMeta("ttbar", str(path), tree, {"xsec": 2.5})
+    if executor is None:
+        return function(item)
+    return executor.copy(function_name="get_metadata", status=False)({item}, function, set_accumulator())[0]
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("kind", ["tree", "tree in a directory", "rntuple", "parquet"])
+def test_the_metadata_is_what_coffea_itself_reads(tmp_path: Path, kind: str, align: bool) -> None:
+    path, tree, file_format = write_all(tmp_path)[kind]
+    old(path)
+    (expected,) = fetch(None, path, tree, file_format, align=align)
+    for executor in (DiracExecutor(cache=tmp_path / "cache"), DiracExecutor(cache=tmp_path / "cache")):
+        (found,) = fetch(executor, path, tree, file_format, align=align)
+        assert found == expected
+        assert found.metadata == expected.metadata
+        assert {k: type(v) for k, v in found.metadata.items()} == {k: type(v) for k, v in expected.metadata.items()}
+
+
+def identify(place: Path | None, *paths: Path | str, how: Reading = Reading()) -> list[FileIdentity | Exception]:  # noqa: B008
+    memo = IdentityMemo()
+    memo.attach(place)
+    return list(memo.identify_all([(str(path), "Events") for path in paths], how).values())
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Let every reading of a file fail, so that only the memo can answer."""
+
+    def refuse(*_: Any) -> FileIdentity:
+        raise OSError("read again")
+
+    monkeypatch.setattr("coffea_dirac.memo.read_identity", refuse)
+    return monkeypatch
+
+
+def test_clusters_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
+    (plain,) = identify(place, path)
+    (clustered,) = identify(place, path, how=Reading(with_clusters=True))
+    assert isinstance(plain, FileIdentity)
+    assert isinstance(clustered, FileIdentity)
+    assert plain.clusters is None
+    assert clustered.clusters == (0, 100)
+    assert clustered.digest == plain.digest
+
+
+def test_a_row_of_the_database_that_was_changed_is_not_believed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
+    sound = identify(place, path)
+    request.getfixturevalue("unreadable")
+    assert identify(place, path) == sound
+    with sqlite3.connect(place) as database:
+        database.execute("UPDATE files_1 SET digest = ?", ("0" * 64,))
+    database.close()
+    assert isinstance(identify(place, path)[0], OSError)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "empty", "directory", "foreign"])
+def test_a_database_that_cannot_be_used_is_no_error(tmp_path: Path, damage: str) -> None:
+    path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
+    sound = identify(place, path)
+    data = place.read_bytes()
+    place.unlink()
+    if damage == "directory":
+        place.mkdir()
+    elif damage == "foreign":
+        with sqlite3.connect(place) as database:
+            database.execute("CREATE TABLE files_1 (something)")
+        database.close()
+    else:
+        place.write_bytes({"garbage": b"no database" * 500, "truncated": data[: len(data) // 2], "empty": b""}[damage])
+    for _ in range(3):
+        assert identify(place, path) == sound
+
+
+def test_a_file_just_written_and_one_from_the_future_are_not_trusted(tmp_path: Path) -> None:
+    path = write_nano(tmp_path / "one.root")
+    future = time.time() + 3600
+    os.utime(path, (future, future))
+    assert stamps([str(path)]) == {}
+    place = tmp_path / "files.sqlite3"
+    identify(place, path)
+    assert not place.exists()
+
+
+def test_a_database_that_is_locked_costs_a_second_and_nothing_else(tmp_path: Path) -> None:
+    path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
+    sound = identify(place, path)
+    with sqlite3.connect(place) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        assert identify(place, path) == sound
+    holder.close()
+
+
+def test_twenty_processes_may_write_at_once(tmp_path: Path) -> None:
+    paths = [old(write_nano(tmp_path / f"{i}.root", events=5, seed=i)) for i in range(4)]
+    place = tmp_path / "files.sqlite3"
+    script = (
+        "import sys; from pathlib import Path; from coffea_dirac.memo import IdentityMemo\n"
+        "from coffea_dirac.identity import Reading\n"
+        "m = IdentityMemo(); m.attach(Path(sys.argv[1]))\n"
+        "print([i.digest for i in m.identify_all([(p, 'Events') for p in sys.argv[2:]], Reading()).values()])"
+    )
+    command = [sys.executable, "-c", script, str(place), *map(str, paths)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
+    answers = {process.communicate(timeout=100)[0] for process in running}
+    assert len(answers) == 1
+    assert all(process.returncode == 0 for process in running)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves files with ranges, and counts."""
+
+    folder: Path
+    requests: Counter[str]
+    tag = '"one"'
+
+    def do_HEAD(self) -> None:
+        self.send(head=True)
+
+    def do_GET(self) -> None:
+        self.send(head=False)
+
+    def send(self, *, head: bool) -> None:
+        self.requests[self.command] += 1
+        data = (self.folder / self.path.lstrip("/").partition("?")[0]).read_bytes()
+        start, stop, status = 0, len(data), 200
+        if (wanted := self.headers.get("Range")) and "," not in wanted:
+            first, _, last = wanted.removeprefix("bytes=").partition("-")
+            start, stop, status = int(first), min(int(last) + 1 if last else len(data), len(data)), 206
+        self.send_response(status)
+        self.send_header("Content-Length", str(stop - start))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", type(self).tag)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+        self.end_headers()
+        if not head:
+            self.wfile.write(data[start:stop])
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, type[Handler]]]:
+    handler = type("Counting", (Handler,), {"folder": tmp_path, "requests": Counter()})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", handler
+        server.shutdown()
+        thread.join(10)
+
+
+def test_remote_files_are_asked_for_their_stamps_only(tmp_path: Path, served: tuple[str, type[Handler]]) -> None:
+    url, handler = served
+    names = [f"{url}/{write_nano(tmp_path / f'{i}.root', seed=i).name}" for i in range(3)]
+    place = tmp_path / "files.sqlite3"
+    first = identify(place, *names)
+    assert all(isinstance(found, FileIdentity) for found in first), first
+    handler.requests.clear()
+    assert identify(place, *names) == first
+    assert handler.requests == {"HEAD": 3}
+    handler.tag = '"two"'
+    identify(place, *names)
+    assert handler.requests["GET"] > 0
+
+
+def test_no_url_with_its_secrets_is_written_down(tmp_path: Path, served: tuple[str, type[Handler]]) -> None:
+    url, _ = served
+    write_nano(tmp_path / "one.root")
+    place = tmp_path / "files.sqlite3"
+    identify(place, f"{url}/one.root?token=CANARY")
+    assert place.exists()
+    assert b"CANARY" not in place.read_bytes()
