@@ -45,8 +45,36 @@ class NoReplicaError(CoffeaDiracError):
     """No replica of an input file can be read."""
 
 
-class InputError(CoffeaDiracError, OSError):
-    """An input file is missing, unreadable, or not what the work items were planned for."""
+class InputError(CoffeaDiracError):
+    """An input file is missing, unreadable, or not what the work items were planned for.
+
+    One that stands for another error is of its type too (`like`): who catches FileNotFoundError finds it.
+    """
+
+    @classmethod
+    def like(cls, error: BaseException, text: str) -> InputError:
+        """Return the error with `text` that is also of the type of `error`, which becomes its cause.
+
+        Examples
+        --------
+        >>> isinstance(InputError.like(FileNotFoundError("nano.root"), "no such file: nano.root"), FileNotFoundError)
+        True
+        """
+        try:
+            both: type[InputError] = type(cls.__name__, (cls, type(error)), {"__module__": cls.__module__})
+            found = both.__new__(both, text)
+            found.args = (text,)
+        except TypeError:
+            # Two types laid out in different ways have no common heir.
+            found = cls(text)
+        found.__cause__ = error
+        return found
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return InputError, (str(self),)
 
 
 class ProcessingError(CoffeaDiracError):

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 def read_error(item: Any, error: Exception) -> InputError:
     """Return the error for a file whose metadata cannot be read."""
-    return InputError(
-        f"cannot read tree {item.treename!r} of {item.filename} (dataset {item.dataset!r}): {_first(error)}. "
-        f"{_advice(error)} "
+    text = (
+        f"cannot read tree {item.treename!r} of {without_secrets(item.filename)} (dataset {item.dataset!r}): "
+        f"{_first(error)}. {_advice(error)} "
         "Nothing has been processed; Runner(skipbadfiles=True) leaves unreadable files out and names them."
     )
+    return InputError.like(error, text)
 
 
 def stale_plan(item: Any, planned: int, found: int) -> InputError:
     """Return the error for work items that were planned for another version of a file."""
     return InputError(
-        f"{item.filename} has {found} entries in {item.treename!r}, but its work items were planned for {planned}. "
-        "Probably the "
-        "file was replaced after coffea had read its metadata: plan again with Runner(..., metadata_cache={})."
+        f"{without_secrets(item.filename)} has {found} entries in {item.treename!r}, but its work items were planned "
+        f"for {planned}. Probably the file was replaced after coffea had read its metadata: plan again with Runner(..., metadata_cache={})."
     )
 
 
@@ -40,7 +40,8 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Proce
     cause = _origin(error)
     what = f"{type(cause).__name__}: {_first(cause)}"
     if str(error).startswith("Failed to open file"):
-        found: ProcessingError | InputError = InputError(f"cannot open {place}: {what}. {_advice(cause)} {again}")
+        text = f"cannot open {place}: {what}. {_advice(cause)} {again}"
+        found: ProcessingError | InputError = InputError.like(cause, text)
     else:
         at = f"\n  at {receipt.where}" if receipt.where else ""
         found = ProcessingError(f"{what}{at}\n  in {place}. All other results so far are kept.\n{again}")
