@@ -28,7 +28,8 @@ def stale_plan(item: Any, planned: int, found: int) -> InputError:
     """Return the error for work items that were planned for another version of a file."""
     return InputError(
         f"{without_secrets(item.filename)} has {found} entries in {item.treename!r}, but its work items were planned "
-        f"for {planned}. Probably the file was replaced after coffea had read its metadata: plan again with Runner(..., metadata_cache={})."
+        f"for {planned}. Probably the file was replaced after coffea had read its metadata: plan again with "
+        "Runner(..., metadata_cache={})."
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from coffea_dirac import codecs
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.computing import Bundle, Computing
 from coffea_dirac.errors import StoreError
@@ -71,6 +72,7 @@ class Processing:
 
     def _process(self, items: list[Any], session: str) -> dict[str, Any] | None:
         run, report = self.run, self.report
+        codecs.offer(self.call.processor)
         plan = make_plan(run, self.call, items)
         if plan.not_kept and run.cache is not None:
             report.note(plan.not_kept)

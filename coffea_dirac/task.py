@@ -19,6 +19,7 @@ from typing import Any
 
 import cloudpickle
 
+from coffea_dirac import codecs
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.errors import CodeMismatchError
 from coffea_dirac.fingerprint import Ingredients, describe, diff
@@ -131,6 +132,7 @@ def _checked(blob: bytes) -> Task:
     body = blob[8 + size :]
     task: Task = cloudpickle.loads(body)
     _settle_schemas(task)
+    codecs.offer(task.call.processor)
     expected = task.template
     if expected is None or template_of(task.call, expected.sources).digest == expected.digest:
         return task
@@ -139,6 +141,7 @@ def _checked(blob: bytes) -> Task:
         if name != "__main__":
             sys.modules.pop(name, None)
     task = cloudpickle.loads(body)
+    codecs.offer(task.call.processor)
     found = template_of(task.call, expected.sources)
     if found.digest != expected.digest:
         raise CodeMismatchError(_mismatch(task.stage, expected, found))

@@ -8,9 +8,8 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict, defaultdict
-from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import awkward as ak
 import boost_histogram as bh
@@ -283,18 +282,6 @@ def test_a_behavior_of_the_user_is_refused_with_what_to_do() -> None:
 # ------------------------------------------------------------------------------------------- what is refused
 
 
-class Colour(IntEnum):
-    RED = 1
-
-
-class Point(NamedTuple):
-    x: int
-
-
-class Attributed(dict):  # type: ignore[type-arg]
-    pass
-
-
 def attributed() -> OrderedDict[str, int]:
     found = OrderedDict(a=1)
     found.note = "lost"  # type: ignore[attr-defined]
@@ -306,9 +293,6 @@ def attributed() -> OrderedDict[str, int]:
     [
         ({"cutflow": {"4j2b": object()}}, 'result["cutflow"]["4j2b"]', "register_codec(object, dump, load)"),
         ([1, (2, {"x": print})], "result[1][1]['x']", "builtin_function_or_method"),
-        ([Colour.RED], "result[0]", "Colour"),
-        ([Point(1)], "result[0]", "Point"),
-        ([Attributed()], "result[0]", "Attributed"),
         ({"d": attributed()}, "result['d']", "note"),
         ({"d": defaultdict(lambda: 0)}, "result['d']", "functools.partial"),
         ({"d": defaultdict(functools.partial(open, "x"))}, "result['d']", "default_factory"),

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import time
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
@@ -39,8 +39,8 @@ def fetch(version: str) -> Path:
     if not unpacked.exists():
         folder.mkdir(exist_ok=True)
         subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-            + ["--dest", str(folder), f"coffea=={version}"],
+            f"{sys.executable} -m pip download --quiet --no-deps --no-binary :all: coffea=={version}".split(),
+            cwd=folder,
             check=True,
             timeout=600,
         )
@@ -57,7 +57,7 @@ def outcomes(folder: Path, report: Path, *, plugin: bool, env: dict[str, str]) -
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "foreign"), **env}
     subprocess.run(command, cwd=folder, env=environment, timeout=1800, check=False, stdout=subprocess.DEVNULL)
     found = {}
-    for case in ElementTree.parse(report).iter("testcase"):
+    for case in ET.parse(report).iter("testcase"):
         kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
         found[f"{case.get('classname')}::{case.get('name')}"] = kinds.pop() if kinds else "passed"
     return found

@@ -36,6 +36,7 @@ _GROUPS = {
     "boost_histogram": "histograms",
     "collections": "accumulators",
     "coffea": "accumulators",
+    "pandas": "frames",
 }
 
 
@@ -88,7 +89,7 @@ def register_codec(kind: type, dump: Callable[[Any], Any], load: Callable[[Any],
         raise ConfigurationError(
             f"{kind.__qualname__} is defined inside a function, where no other process finds it; define it at top level"
         )
-    if _built_in(kind) is not None:
+    if kind in plain.WRITERS or kind.__module__.partition(".")[0] in _GROUPS:
         raise ConfigurationError(f"{_name(kind)} is kept already; register_codec is for other types")
     own = _Own(f"{_name(kind)}/{version}", dump, load)
     _own_by_type[kind] = own
@@ -259,20 +260,33 @@ def _built_in(kind: type) -> Writer | None:
         writer: Writer | None = group.writer(kind) if group else None
         if writer is not None:
             return writer
-    return None
+    found: Writer | None = _group_of_objects().writer(kind)
+    return found
+
+
+def _group_of_objects() -> Any:
+    # It knows the accumulators, whose module imports coffea: only when an object of the user's is met.
+    return importlib.import_module("coffea_dirac.codecs.objects")
 
 
 def _writer(kind: type) -> Writer | None:
     own = _own_by_type.get(kind)
     if own is None:
         return _built_in(kind)
-    return lambda encoder, value: ["own", own.name, encoder.node(own.dump(value))]
+    return lambda encoder, value: ["own", own.name, encoder.node(_dumped(encoder, own, value))]
+
+
+def _dumped(encoder: Encoder, own: _Own, value: Any) -> Any:
+    try:
+        return own.dump(value)
+    except Exception as error:
+        raise encoder.refuse(value, f"its dump function raised {type(error).__name__}: {error}") from error
 
 
 def _reader(tag: str) -> Reader:
     reader = _read_own if tag == "own" else plain.READERS.get(tag)
     if reader is None:
-        group = _group(tag.partition(":")[0])
+        group = _group(tag.partition(":")[0]) if ":" in tag else _group_of_objects()
         reader = group.READERS.get(tag) if group else None
     if reader is None:
         raise PayloadError(f"it has a part of kind {tag!r}, which this version does not know")
