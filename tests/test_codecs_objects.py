@@ -299,7 +299,6 @@ def test_a_frame_that_would_lose_something_is_refused() -> None:
 
 
 PROCESS = """
-        from collections import defaultdict
         found = {"zeros": defaultdict(lambda: defaultdict(float)), "yield": helper.Yield(total, {"ee": len(events)})}
         found["zeros"]["a"]["b"] += total
         return found
@@ -324,6 +323,7 @@ def test_another_process_loads_results_with_lambdas_and_classes_of_the_users(
 ) -> None:
     scenario = Scenario(tmp_path)
     scenario.edit("analysis.py", '        return {"n"', PROCESS + '        return {"n"')
+    scenario.edit("analysis.py", "import helper", "import helper\nfrom collections import defaultdict")
     scenario.write("helper.py", (tmp_path / "helper.py").read_text() + HELPER)
     make = "executor = DiracExecutor(cache='cache', inline=True, status=False)"
     if workers:
