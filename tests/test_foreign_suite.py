@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.long, pytest.mark.core, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.long, pytest.mark.core, pytest.mark.timeout(5400)]
 
 ROOT = Path(__file__).parent.parent
 FILES = ("test_local_executors.py", "test_checkpointing.py", "test_preloading.py", "test_processor.py")
@@ -51,11 +51,11 @@ def fetch(version: str) -> Path:
 
 def outcomes(folder: Path, report: Path, *, plugin: bool, env: dict[str, str]) -> dict[str, str]:
     """Run the tests in a process of their own and return what came of each case."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", f"--junitxml={report}"]
     command += ["-k", "not IterativeExecutor", *(["-p", "use_dirac"] if plugin else [])]
     command += [f"tests/{name}" for name in FILES if (folder / "tests" / name).exists()]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "foreign"), **env}
-    subprocess.run(command, cwd=folder, env=environment, timeout=1800, check=False, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, env=environment, timeout=2400, check=False, stdout=subprocess.DEVNULL)
     found = {}
     for case in ET.parse(report).iter("testcase"):
         kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
