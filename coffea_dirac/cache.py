@@ -6,6 +6,7 @@ one warning, and from then on results of that run are computed and not kept.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coffea_dirac import codecs, packs
+from coffea_dirac import codecs, housekeeping, packs
 from coffea_dirac.discovery import Checker
 from coffea_dirac.errors import CodecError, CorruptRecordError, StoreError
 from coffea_dirac.fingerprint import diff
@@ -22,6 +23,9 @@ from coffea_dirac.interfaces import Discovered, Json, Record, Row, Store
 from coffea_dirac.stores import LocalStore, open_store
 
 ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
+QUOTA_VARIABLE = "COFFEA_DIRAC_CACHE_QUOTA"
+# More sessions make every look-up slower: then those that kept nothing are forgotten.
+MOST_SESSIONS = 200
 
 
 class CacheWarning(UserWarning):
@@ -57,6 +61,14 @@ class StageCache:
     url : str or path-like or Store
         Where the records are kept: a directory, a ``file://`` URL, or any `coffea_dirac.interfaces.Store`.  Nothing is
         touched before the first look-up.
+    quota : str or int or None
+        How large a local store may get, ``"20 GB"`` if nothing is said, or what ``COFFEA_DIRAC_CACHE_QUOTA`` says;
+        at the end of a run what was not used for longest goes.  None for no limit.
+
+    Raises
+    ------
+    ConfigurationError
+        No store belongs to `url`, or `quota` is no size.
 
     Examples
     --------
@@ -66,8 +78,9 @@ class StageCache:
     {}
     """
 
-    def __init__(self, url: str | os.PathLike[str] | Store) -> None:
+    def __init__(self, url: str | os.PathLike[str] | Store, *, quota: str | int | None = "default") -> None:
         self.store: Store = open_store(url)
+        self.quota_bytes = _quota_bytes(self.store, quota)
         self._index: packs.Index | None = None
         self._session = ""
         self._problem = ""
@@ -77,8 +90,8 @@ class StageCache:
     def __repr__(self) -> str:
         return f"StageCache({self.store.url!r})"
 
-    def __reduce__(self) -> tuple[type, tuple[Store]]:
-        return type(self), (self.store,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial(type(self), quota=self.quota_bytes), (self.store,)
 
     def begin(self) -> str:
         """Read what is in the store and open a session; return its name, empty if the store cannot be written."""
@@ -110,7 +123,16 @@ class StageCache:
         if self._session and self._index is not None and not self._problem:
             index, session = self._index, self._session
             self._guard(lambda: index.close_session(session, self._rows, used=self._used))
+            self._guard(lambda: self._make_room(index))
         self._session = ""
+
+    def _make_room(self, index: packs.Index) -> None:
+        """Keep the quota; nearly always it is enough to look at what the beginning of the session has listed."""
+        size_bytes = index.size_bytes + sum(row.length for row in self._rows)
+        is_full = self.quota_bytes is not None and size_bytes > self.quota_bytes
+        if is_full or index.n_sessions > MOST_SESSIONS:
+            found = housekeeping.contents(self.store)
+            housekeeping.remove(self.store, found, housekeeping.too_old(found, self.quota_bytes))
 
     def give_up(self, why: str) -> None:
         """Note that the store has failed: one warning, and nothing more is kept in this run."""
@@ -237,6 +259,14 @@ class StageCache:
             "reason": reason,
             "where": "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else ""),
         }
+
+
+def _quota_bytes(store: Store, quota: str | int | None) -> int | None:
+    if quota != "default":
+        return None if quota is None else housekeeping.size_bytes(quota)
+    if not isinstance(store, LocalStore):
+        return None
+    return housekeeping.size_bytes(os.environ.get(QUOTA_VARIABLE) or housekeeping.DEFAULT_QUOTA_BYTES)
 
 
 def template_key(stage: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.interfaces import Row, Store
@@ -56,9 +56,16 @@ class Index:
         self._number = 0
         self.problems: list[str] = []
         """What the last `refresh` found damaged; the records concerned are absent from the index."""
+        self.size_bytes = self.n_sessions = 0
+        """How much there was, at the last `refresh`."""
 
     def __len__(self) -> int:
         return len(self._places)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield every row whose pack is there."""
+        for key in list(self._places):
+            yield from self.rows([key]).get(key, ())
 
     def refresh(self) -> None:
         """Take in what has come into the store; index blobs and footers that were read are not read again.
@@ -69,7 +76,9 @@ class Index:
             If the store cannot be read.
         """
         self.problems = []
-        names = [blob.name for blob in self._store.list(SESSIONS)]
+        blobs = self._store.list(SESSIONS)
+        names = [blob.name for blob in blobs]
+        self.size_bytes, self.n_sessions = sum(blob.size_bytes for blob in blobs), sum(map(_is_start, names))
         for name in filter(_INDEX_NAME.fullmatch, names):
             self._take_index(name)
         self._packs = set(filter(PACK_NAME.fullmatch, names))
@@ -214,6 +223,10 @@ class Index:
                 continue
             rows.extend(map(table.row, range(len(table))))
         return rows
+
+
+def _is_start(name: str) -> bool:
+    return name.endswith("/start.json")
 
 
 def _session(row: Row) -> str:
