@@ -159,6 +159,8 @@ class Computing:
         self._count(receipt)
 
     def _note(self, receipt: Receipt) -> None:
+        if receipt.store_problem and self._run.cache is not None:
+            self._run.cache.give_up(receipt.store_problem)
         if receipt.not_kept and self._run.cache is not None:
             self._run.warn_once(f"the result of {self._task.stage} is computed and not kept: {receipt.not_kept}")
             self._report.note(receipt.not_kept)

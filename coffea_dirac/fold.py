@@ -132,8 +132,8 @@ class _Folding:
         self._payload = None
         try:
             payload = codecs.encode(total)
-        except CodecError as error:
-            self._problem = self._problem or str(error)
+        except CodecError:
+            # What its parts could be written as, it cannot: it travels as it is, and is not kept.
             return total, metrics
         info = {
             "stage": self._task.stage,

@@ -182,8 +182,8 @@ class Merging:
                 return []
             if receipt.error is not None:
                 raise merge_error(receipt.error)
-            if receipt.problem:
-                self._report.note(receipt.problem)
+            if receipt.problem and self._cache is not None:
+                self._cache.give_up(receipt.problem)
             if receipt.lost:
                 return [position for row in receipt.lost for position in self._look_again(node, row)]
             if self._cache is not None:

@@ -39,6 +39,7 @@ class Receipt:
     seconds: float = 0.0
     metrics: Mapping[str, Any] = field(default_factory=dict)
     not_kept: str = ""
+    store_problem: str = ""
     written: tuple[str, ...] = ()
     skipped: str = ""
     error: BaseException | None = None
@@ -118,7 +119,7 @@ class _Shelf:
             return receipt
         if receipt.key in self._rows:
             return replace(receipt, row=self._rows[receipt.key], payload=None)
-        return replace(receipt, not_kept=self.problem)
+        return replace(receipt, store_problem=self.problem)
 
 
 def finished(position: int, row: Row) -> Receipt:
