@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from coffea_dirac.fingerprint import digest_value
 from coffea_dirac.identity import Reading
 
 # Parameters of Runner._work_function that this package understands; another one could change results unseen.
@@ -25,6 +27,13 @@ _TRANSPORT = frozenset(
     "timeout handler file_handler xrootd_handler http_handler s3_handler object_handler num_workers use_threads "
     "num_fallback_workers begin_chunk_size minimal_ttree_metadata max_num_elements num_bytes_cache".split()
 )
+
+_CREDENTIAL = re.compile("header|auth|token|cred|passw|secret|cookie|cert|ssl|key|user|client|storage", re.IGNORECASE)
+
+
+def _determines(option: str) -> bool:
+    """Whether an option of ``uproot.open`` can change what is read: neither how it travels nor who may read it does."""
+    return option not in _TRANSPORT and not _CREDENTIAL.search(option)
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ class ProcessingCall(Call):
         uproot_options = self.arguments.get("uproot_options") or {}
         return {
             "format": self.arguments["format"],
-            "uproot_options": {k: v for k, v in uproot_options.items() if k not in _TRANSPORT},
+            # By their digests: the ingredients of a key are kept, and options may hold what nobody else should read.
+            "uproot_options": {k: digest_value(v) for k, v in uproot_options.items() if _determines(k)},
             "iteritems_options": self.arguments.get("iteritems_options") or {},
         }
 

@@ -16,6 +16,7 @@ from coffea_dirac.ledger import Found
 from coffea_dirac.merging import Merging
 from coffea_dirac.messages import processing_error, worker_error
 from coffea_dirac.plan import Plan, Run
+from coffea_dirac.redact import without_secrets
 from coffea_dirac.report import Report
 from coffea_dirac.task import Task
 from coffea_dirac.work import Receipt, finished, run_bundle
@@ -192,7 +193,7 @@ class Computing:
 
     def _leave_out(self, position: int, why: str) -> None:
         item = self._plan.items[position]
-        self._report.datasets[item.dataset].failed[item.filename] = why
+        self._report.datasets[item.dataset].failed[item.filename] = without_secrets(why)
         self.waiting.discard(position)
         self._merging.leave_out(position)
         self._advance(1)
@@ -257,8 +258,8 @@ class Computing:
         for triple in zip(new, halves, ("", ""), strict=True):
             self._pending.add(triple)
         self._report.note(
-            f"{item.filename}, entries {item.entrystart} to {item.entrystop} ({item.dataset}): {why}, so it was "
-            "processed in halves; it is not kept in this run, nor what was merged from it. A smaller chunksize helps."
+            f"{without_secrets(item.filename)}, entries {item.entrystart} to {item.entrystop} ({item.dataset}): {why}, "
+            "so it was processed in halves; it is not kept in this run, nor what was merged from it. A smaller chunksize helps."
         )
         return True
 

@@ -21,7 +21,7 @@ def read_error(item: Any, error: Exception) -> InputError:
         f"{_first(error)}. {_advice(error)} "
         "Nothing has been processed; Runner(skipbadfiles=True) leaves unreadable files out and names them."
     )
-    return InputError.like(error, text)
+    return InputError.like(error, without_secrets(text))
 
 
 def stale_plan(item: Any, planned: int, found: int) -> InputError:
@@ -42,12 +42,13 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Proce
     what = f"{type(cause).__name__}: {_first(cause)}"
     if str(error).startswith("Failed to open file"):
         text = f"cannot open {place}: {what}. {_advice(cause)} {again}"
-        found: ProcessingError | InputError = InputError.like(cause, text)
+        found: ProcessingError | InputError = InputError.like(cause, without_secrets(text))
     else:
         at = f"\n  at {receipt.where}" if receipt.where else ""
-        found = ProcessingError(f"{what}{at}\n  in {place}. All other results so far are kept.\n{again}")
+        text = f"{what}{at}\n  in {place}. All other results so far are kept.\n{again}"
+        found = ProcessingError(without_secrets(text))
     for note in getattr(error, "__notes__", ()):
-        found.add_note(f"At the worker:\n{note}")
+        found.add_note(without_secrets(f"At the worker:\n{note}"))
     found.__cause__ = error
     return found
 
@@ -87,7 +88,7 @@ def merge_error(error: BaseException) -> ProcessingError:
         "the work items with other results is computed again."
     )
     for note in getattr(error, "__notes__", ()):
-        found.add_note(f"At the worker:\n{note}")
+        found.add_note(without_secrets(f"At the worker:\n{note}"))
     found.__cause__ = error
     return found
 
@@ -126,8 +127,8 @@ def _again(item: Any, call: ProcessingCall) -> str:
 
 def _item_call(item: Any) -> str:
     return (
-        f"processor.executor.WorkItem({item.dataset!r}, {item.filename!r}, {item.treename!r}, {item.entrystart}, "
-        f"{item.entrystop}, {item.fileuuid!r}, {item.usermeta!r})"
+        f"processor.executor.WorkItem({item.dataset!r}, {without_secrets(item.filename)!r}, {item.treename!r}, "
+        f"{item.entrystart}, {item.entrystop}, {item.fileuuid!r}, {item.usermeta!r})"
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from coffea_dirac.calls import ProcessingCall
+from coffea_dirac.redact import without_secrets
 
 
 class Reader:
@@ -62,12 +63,12 @@ class Reader:
         try:
             events = self._events(file, item, metadata, columns)
         except Exception as error:
-            raise RuntimeError(f"Failed creating nanoevents: {item!r}. The error was: {error!r}.") from error
+            raise RuntimeError(_failed("Failed creating nanoevents", item, error)) from error
         started = time.perf_counter()
         try:
             out = process(events)
         except Exception as error:
-            raise RuntimeError(f"Failed processing file: {item!r}. The error was: {error!r}.") from error
+            raise RuntimeError(_failed("Failed processing file", item, error)) from error
         if out is None:
             raise ValueError(
                 "process() returned None: it must return what shall be merged, for example a dict of histograms"
@@ -88,7 +89,7 @@ class Reader:
             try:
                 self._file = uproot.open({item.filename: None}, **self._call.uproot_options)
             except Exception as error:
-                raise RuntimeError(f"Failed to open file: {item!r}. The error was: {error!r}.") from error
+                raise RuntimeError(_failed("Failed to open file", item, error)) from error
             self._name = item.filename
         return self._file
 
@@ -109,6 +110,11 @@ class Reader:
             **({"preload": item.preload} if getattr(item, "preload", None) is not None else {}),
             buffer_cache=arguments["cache_function"](),
         ).events()
+
+
+def _failed(what: str, item: Any, error: BaseException) -> str:
+    """Return what coffea's own function would say, without the secrets of a URL."""
+    return without_secrets(f"{what}: {item!r}. The error was: {error!r}.")
 
 
 def is_known(call: ProcessingCall) -> bool:
