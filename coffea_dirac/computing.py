@@ -259,7 +259,8 @@ class Computing:
             self._pending.add(triple)
         self._report.note(
             f"{without_secrets(item.filename)}, entries {item.entrystart} to {item.entrystop} ({item.dataset}): {why}, "
-            "so it was processed in halves; it is not kept in this run, nor what was merged from it. A smaller chunksize helps."
+            "so it was processed in halves; it is not kept in this run, nor what was merged from it. A smaller "
+            "chunksize helps."
         )
         return True
 
