@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,10 +13,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import fsspec
 import numpy as np
 import pytest
 import uproot
@@ -160,7 +163,7 @@ def test_a_row_of_the_database_that_was_changed_is_not_believed(tmp_path: Path, 
     request.getfixturevalue("unreadable")
     assert identify(place, path) == sound
     with sqlite3.connect(place) as database:
-        database.execute("UPDATE files_1 SET digest = ?", ("0" * 64,))
+        database.execute("UPDATE identities_1 SET digest = ?", ("0" * 64,))
     database.close()
     assert isinstance(identify(place, path)[0], OSError)
 
@@ -175,7 +178,7 @@ def test_a_database_that_cannot_be_used_is_no_error(tmp_path: Path, damage: str)
         place.mkdir()
     elif damage == "foreign":
         with sqlite3.connect(place) as database:
-            database.execute("CREATE TABLE files_1 (something)")
+            database.execute("CREATE TABLE identities_1 (something)")
         database.close()
     else:
         place.write_bytes({"garbage": b"no database" * 500, "truncated": data[: len(data) // 2], "empty": b""}[damage])
@@ -202,20 +205,127 @@ def test_a_database_that_is_locked_costs_a_second_and_nothing_else(tmp_path: Pat
     holder.close()
 
 
-def test_twenty_processes_may_write_at_once(tmp_path: Path) -> None:
+TWENTY = """
+import os, signal, sys
+from pathlib import Path
+from coffea_dirac.identity import Reading
+from coffea_dirac.memo import IdentityMemo
+
+def session():
+    memo = IdentityMemo()
+    memo.attach(Path(sys.argv[1]))
+    found = memo.identify_all([(path, "Events") for path in sys.argv[2:]], Reading())
+    os.write(1, (" ".join(identity.digest for identity in found.values()) + "\\n").encode())
+
+children = []
+for n in range(20):
+    children.append(os.fork())
+    if not children[-1]:
+        session()
+        os._exit(0)
+for pid in children[::5]:
+    os.kill(pid, signal.SIGKILL)
+for pid in children:
+    os.waitpid(pid, 0)
+"""
+
+
+def test_twenty_processes_may_write_at_once_and_some_be_killed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     paths = [old(write_nano(tmp_path / f"{i}.root", events=5, seed=i)) for i in range(4)]
     place = tmp_path / "files.sqlite3"
+    command = [sys.executable, "-c", TWENTY, str(place), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    answers = done.stdout.splitlines()
+    assert len(answers) >= 16, done.stderr
+    request.getfixturevalue("unreadable")
+    assert set(answers) == {" ".join(i.digest for i in identify(place, *paths) if isinstance(i, FileIdentity))}
+
+
+def test_a_place_that_cannot_exist_is_no_error(tmp_path: Path) -> None:
+    path = old(write_nano(tmp_path / "one.root"))
+    (sound,) = identify(tmp_path / "files.sqlite3", path)
+    assert identify(tmp_path / ("x" * 300) / "files.sqlite3", path) == [sound]
+    assert identify(path / "files.sqlite3", path) == [sound]
+
+
+def test_a_full_disk_is_no_error(tmp_path: Path) -> None:
+    paths = [old(write_nano(tmp_path / f"{i}.root", events=5, seed=i)) for i in range(2)]
+    sound = identify(None, *paths)
+    place = tmp_path / "files.sqlite3"
+    # A limit on the size of files stands for a disk without room: writing fails, with an error instead of a signal.
     script = (
-        "import sys; from pathlib import Path; from coffea_dirac.memo import IdentityMemo\n"
+        "import resource, signal, sys; from pathlib import Path; from coffea_dirac.memo import IdentityMemo\n"
         "from coffea_dirac.identity import Reading\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "m = IdentityMemo(); m.attach(Path(sys.argv[1]))\n"
         "print([i.digest for i in m.identify_all([(p, 'Events') for p in sys.argv[2:]], Reading()).values()])"
     )
     command = [sys.executable, "-c", script, str(place), *map(str, paths)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
-    answers = {process.communicate(timeout=100)[0] for process in running}
-    assert len(answers) == 1
-    assert all(process.returncode == 0 for process in running)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == str([i.digest for i in sound if isinstance(i, FileIdentity)]), done.stderr
+    assert identify(place, *paths) == sound
+
+
+def test_the_database_is_bounded_and_forgets_first_what_was_not_used(
+    tmp_path: Path, unreadable: pytest.MonkeyPatch
+) -> None:
+    place, digest = tmp_path / "files.sqlite3", "ab" * 32
+    unreadable.setattr("coffea_dirac.memo.MOST_ROWS", 6)
+    unreadable.setattr("coffea_dirac.memo.read_identity", lambda *_: FileIdentity(digest, 1))
+    paths = []
+    for i in range(6):
+        paths.append(tmp_path / f"{i}.root")
+        paths[-1].write_bytes(b"%d" % i)
+        identify(place, old(paths[-1]))
+    with sqlite3.connect(place) as database:
+        database.execute("UPDATE identities_1 SET used_s = used_s - 1000000")
+    database.close()
+    identify(place, paths[0])
+    paths.append(tmp_path / "new.root")
+    paths[-1].write_bytes(b"new")
+    identify(place, old(paths[-1]))
+    unreadable.undo()
+    unreadable.setattr("coffea_dirac.memo.read_identity", lambda *_: FileIdentity("read again", 1))
+    memo = IdentityMemo()
+    memo.attach(place)
+    found = memo.identify_all([(str(path), "Events") for path in paths], Reading())
+    known = [Path(name).name for (name, _), i in found.items() if isinstance(i, FileIdentity) and i.digest == digest]
+    assert len(known) == 3
+    assert {"0.root", "new.root"} < set(known)
+
+
+def test_what_was_read_before_an_interrupt_is_remembered(tmp_path: Path, unreadable: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{i}.root" for i in range(6)]
+    for path in paths:
+        path.write_bytes(b"file")
+        old(path)
+
+    def interrupted(filename: str, *_: Any) -> FileIdentity:
+        if filename.endswith("5.root"):
+            raise KeyboardInterrupt
+        return FileIdentity("ab" * 32, 1)
+
+    unreadable.setattr("coffea_dirac.memo.BATCH", 2)
+    unreadable.setattr("coffea_dirac.memo.read_identity", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        identify(tmp_path / "files.sqlite3", *paths)
+    unreadable.undo()
+    found = identify(tmp_path / "files.sqlite3", *paths)
+    assert [isinstance(i, FileIdentity) for i in found] == [True] * 4 + [False] * 2
+
+
+def test_a_file_that_can_be_read_again_is_no_longer_reported_as_failed(tmp_path: Path) -> None:
+    write_nano(tmp_path / "one.root")
+    path = tmp_path / "two.root"
+    path.write_bytes(b"no file of ROOT")
+    runner = Runner(executor=DiracExecutor(cache=None, inline=True, status=False), skipbadfiles=True)
+    fileset = {"ttbar": [str(tmp_path / "one.root"), str(path)]}
+    list(runner.preprocess(fileset, treename="Events"))
+    write_nano(path, seed=2)
+    out = runner(fileset, processor_instance=len, treename="Events")
+    assert out == 200
+    assert runner.executor.report is not None
+    assert runner.executor.report.complete, runner.executor.report.missing
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -223,7 +333,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     folder: Path
     requests: Counter[str]
-    tag = '"one"'
+    validators: dict[str, str]
 
     def do_HEAD(self) -> None:
         self.send(head=True)
@@ -241,7 +351,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(stop - start))
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", type(self).tag)
+        for header, value in type(self).validators.items():
+            self.send_header(header, value)
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
         self.end_headers()
@@ -254,7 +365,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[str, type[Handler]]]:
-    handler = type("Counting", (Handler,), {"folder": tmp_path, "requests": Counter()})
+    handler = type("Counting", (Handler,), {"folder": tmp_path, "requests": Counter(), "validators": {"ETag": '"one"'}})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -272,7 +383,7 @@ def test_remote_files_are_asked_for_their_stamps_only(tmp_path: Path, served: tu
     handler.requests.clear()
     assert identify(place, *names) == first
     assert handler.requests == {"HEAD": 3}
-    handler.tag = '"two"'
+    handler.validators = {"ETag": '"two"'}
     identify(place, *names)
     assert handler.requests["GET"] > 0
 
@@ -284,3 +395,88 @@ def test_no_url_with_its_secrets_is_written_down(tmp_path: Path, served: tuple[s
     identify(place, f"{url}/one.root?token=CANARY")
     assert place.exists()
     assert b"CANARY" not in place.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("validators", "is_remembered"),
+    [
+        ({}, False),
+        ({"ETag": '"strong"'}, True),
+        ({"ETag": 'W/"weak"'}, False),
+        ({"ETag": 'W/"weak"', "Last-Modified": formatdate(1e9, usegmt=True)}, True),
+        ({"Last-Modified": formatdate(1e9, usegmt=True)}, True),
+        ({"Last-Modified": formatdate(4e9, usegmt=True)}, False),
+        ({"ETag": '"of a second that may not be over"', "Last-Modified": formatdate(4e9, usegmt=True)}, False),
+        ({"Last-Modified": "yesterday"}, False),
+    ],
+)
+def test_a_remote_file_is_remembered_if_its_server_tells_when_it_changes(
+    tmp_path: Path, served: tuple[str, type[Handler]], validators: dict[str, str], is_remembered: bool
+) -> None:
+    url, handler = served
+    (tmp_path / "one.root").write_bytes(b"data")
+    handler.validators = validators
+    assert bool(stamps([f"{url}/one.root"])) == is_remembered
+
+
+def test_a_session_asks_once_for_each_remote_file(tmp_path: Path, served: tuple[str, type[Handler]]) -> None:
+    url, handler = served
+    scenario = Scenario(tmp_path)
+    fileset: Any = {"ttbar": {"files": [f"{url}/one.root", f"{url}/two.root"], "metadata": {"xsec": 2.5, "unread": 1}}}
+    first = scenario.run(fileset=fileset)
+    handler.requests.clear()
+    second = scenario.run(fileset=fileset)
+    assert (second.misses, second.out) == (0, first.out)
+    assert handler.requests == {"HEAD": 2}
+    write_nano(tmp_path / "two.root", seed=7)
+    handler.validators = {"ETag": '"two"'}
+    third = scenario.run(fileset=fileset, compare=True)
+    assert third.misses > 0
+    assert third.out == pytest.approx(third.plain, rel=1e-12)
+
+
+def test_stamps_are_handed_on_once_only(tmp_path: Path, served: tuple[str, type[Handler]]) -> None:
+    url, handler = served
+    wanted = [(f"{url}/{write_nano(tmp_path / 'one.root').name}", "Events")]
+    memo = IdentityMemo()
+    memo.identify_all(wanted, Reading(), hand_on=True)
+    for asked in (0, 1, 2):
+        handler.requests.clear()
+        memo.identify_all(wanted, Reading())
+        assert handler.requests["HEAD"] == min(asked, 1)
+
+
+def test_a_listing_that_a_file_system_keeps_hides_no_change() -> None:
+    class Listing(fsspec.AbstractFileSystem):  # type: ignore[misc]
+        protocol = "listing"
+        tag = "one"
+
+        def info(self, path: str, **_: Any) -> dict[str, Any]:
+            return self.dircache.setdefault(path, [{"name": path, "size": 1, "ETag": type(self).tag}])[0]
+
+        def invalidate_cache(self, path: str | None = None) -> None:
+            self.dircache.pop(path, None)
+
+    fsspec.register_implementation("listing", Listing, clobber=True)
+    before = stamps(["listing://one.root"])
+    Listing.tag = "two"
+    assert before
+    assert stamps(["listing://one.root"]) != before
+    assert stamps(["filecache::listing://one.root", "unknown://one.root"]) == {}
+
+
+def test_a_server_that_never_answers_holds_up_neither_the_others_nor_the_end(
+    tmp_path: Path, served: tuple[str, type[Handler]]
+) -> None:
+    url, _ = served
+    (tmp_path / "one.root").write_bytes(b"data")
+    script = (
+        "import sys, time; from coffea_dirac import stamps\n"
+        "stamps.REMOTE_DEADLINE_S = 2\n"
+        "print(sorted(stamps.stamps(sys.argv[1:])))"
+    )
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        dead = [f"http://127.0.0.1:{silent.getsockname()[1]}/{i}.root" for i in range(40)]
+        command = [sys.executable, "-c", script, *dead, f"{url}/one.root"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str([f"{url}/one.root"]), done.stderr
