@@ -72,7 +72,8 @@ class ContentMemo:
         if before is not None and stat == before:
             return digest
         digest = digest_file(path)
-        if before is not None and settled_stat(path) == before:
+        if before is not None:
+            # If the file changes while it is read, its stat is never again what it was before.
             self._known[name] = before, digest
             if len(self._known) > AT_MOST:
                 for old in list(self._known)[: AT_MOST // 2]:

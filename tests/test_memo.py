@@ -27,9 +27,9 @@ from coffea.processor.executor import FileMeta
 from scenario import Scenario, write_nano
 
 from coffea_dirac import DiracExecutor
-from coffea_dirac.identity import FileIdentity, Reading
+from coffea_dirac.identity import FileIdentity, Reading, read_identity
 from coffea_dirac.memo import IdentityMemo
-from coffea_dirac.stamps import stamps
+from coffea_dirac.stamps import _remote_stamp, stamps
 
 pytestmark = pytest.mark.core
 
@@ -196,13 +196,33 @@ def test_a_file_just_written_and_one_from_the_future_are_not_trusted(tmp_path: P
     assert not place.exists()
 
 
-def test_a_database_that_is_locked_costs_a_second_and_nothing_else(tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
+
+    def read_and_write(*of: Any) -> FileIdentity:
+        found = read_identity(*of)
+        old(write_nano(path, seed=2))
+        return found
+
+    monkeypatch.setattr("coffea_dirac.memo.read_identity", read_and_write)
+    first = identify(place, path)
+    monkeypatch.undo()
+    assert identify(place, path) == identify(None, path) != first
+
+
+def test_a_database_that_is_locked_costs_a_second_and_nothing_else(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
     sound = identify(place, path)
     with sqlite3.connect(place) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         assert identify(place, path) == sound
     holder.close()
+    request.getfixturevalue("unreadable")
+    assert identify(place, path) == sound
 
 
 TWENTY = """
@@ -458,11 +478,19 @@ def test_a_listing_that_a_file_system_keeps_hides_no_change() -> None:
             self.dircache.pop(path, None)
 
     fsspec.register_implementation("listing", Listing, clobber=True)
-    before = stamps(["listing://one.root"])
+    # Not by `stamps`: fsspec has other instances for other threads, mostly.
+    before = _remote_stamp("listing://one.root")
     Listing.tag = "two"
     assert before
-    assert stamps(["listing://one.root"]) != before
-    assert stamps(["filecache::listing://one.root", "unknown://one.root"]) == {}
+    assert _remote_stamp("listing://one.root") != before
+    assert _remote_stamp("unknown://one.root") is None
+
+
+def test_a_file_read_through_a_copy_is_not_remembered(tmp_path: Path, served: tuple[str, type[Handler]]) -> None:
+    url, _ = served
+    (tmp_path / "one.root").write_bytes(b"data")
+    assert stamps([f"{url}/one.root"])
+    assert stamps([f"simplecache::{url}/one.root"]) == {}
 
 
 def test_a_server_that_never_answers_holds_up_neither_the_others_nor_the_end(
