@@ -87,6 +87,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
     def read_and_write(name: Any) -> str:
         digest = digest_file(name)
         path.write_text("two")
+        settled(path)
         return digest
 
     monkeypatch.setattr(contents, "digest_file", read_and_write)

@@ -217,10 +217,12 @@ def test_a_database_that_is_locked_costs_a_second_and_nothing_else(
 ) -> None:
     path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
     sound = identify(place, path)
+    inode = place.stat().st_ino
     with sqlite3.connect(place) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         assert identify(place, path) == sound
     holder.close()
+    assert place.stat().st_ino == inode, "another session's database was removed"
     request.getfixturevalue("unreadable")
     assert identify(place, path) == sound
 
