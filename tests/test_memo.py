@@ -222,6 +222,7 @@ def test_a_database_that_is_locked_costs_a_second_and_nothing_else(
 
 TWENTY = """
 import os, signal, sys
+import uproot
 from pathlib import Path
 from coffea_dirac.identity import Reading
 from coffea_dirac.memo import IdentityMemo
