@@ -20,8 +20,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from coffea_dirac.contents import ContentMemo
 from coffea_dirac.errors import FingerprintError
-from coffea_dirac.fingerprint import digest_file, digest_value
+from coffea_dirac.fingerprint import digest_value
 from coffea_dirac.interfaces import Discovered, Json
 
 ABSENT = "absent"
@@ -316,6 +317,7 @@ def package_roots() -> tuple[str, ...]:
 
 
 _package_roots: tuple[str, ...] = ()
+_contents = ContentMemo()
 
 
 def digest_path(path: str) -> str:
@@ -323,7 +325,7 @@ def digest_path(path: str) -> str:
     try:
         if os.path.isdir(path):  # noqa: PTH112 - called inside the audit hook: as little Python as possible
             return metadata_names(sorted(os.listdir(path)))  # noqa: PTH208
-        return digest_file(path)
+        return _contents.digest(path)
     except (FileNotFoundError, NotADirectoryError):
         return ABSENT
     except OSError as error:

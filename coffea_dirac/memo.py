@@ -19,14 +19,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from coffea_dirac.identity import SCHEME, FileIdentity, Reading, read_identity
+from coffea_dirac.identity import SCHEME, FileIdentity, Reading, local_path, read_identity
 from coffea_dirac.stamps import Stamp, stamps
 
 THREADS = 16
 LOCK_S = 1.0
 MOST_ROWS = 200_000
-_TABLE = f"files_{SCHEME}"
-_COLUMNS = "name, size, stamp, digest, entries, uuid, clusters, read_s, mark"
+BATCH = 500
+"""So many files are read before what is known of them is written: an interrupt loses no more."""
+HANDED_S = 10.0
+_DAY_S = 86_400
+_TABLE = f"identities_{SCHEME}"
+_COLUMNS = "name, size, stamp, digest, entries, uuid, clusters, used_s, mark"
 Name = tuple[str, str]
 
 
@@ -42,6 +46,7 @@ class IdentityMemo:
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Stamp, FileIdentity]] = {}
+        self._handed: dict[str, tuple[float, Stamp]] = {}
         self._place: Path | None = None
         self._lock = threading.Lock()
 
@@ -57,7 +62,12 @@ class IdentityMemo:
         return found
 
     def identify_all(
-        self, wanted: Collection[Name], how: Reading, *, advance: Callable[[int], None] = lambda n: None
+        self,
+        wanted: Collection[Name],
+        how: Reading,
+        *,
+        advance: Callable[[int], None] = lambda n: None,
+        hand_on: bool = False,
     ) -> dict[Name, FileIdentity | Exception]:
         """Return the identity of each (file, tree), or why it cannot be read.
 
@@ -67,8 +77,11 @@ class IdentityMemo:
             Format and options; with clusters, what is known without them is read again.
         advance : callable
             Is told whenever so many files are done.
+        hand_on : bool
+            The next call, if it comes within `HANDED_S` seconds, takes the stamps of remote files from this one: the
+            metadata of a run's files and their identities then cost one question for each file.
         """
-        before = stamps({filename for filename, _ in wanted})
+        before = self._stamps({filename for filename, _ in wanted}, hand_on=hand_on)
         names = {pair: _name(pair, how) for pair in wanted}
         self._recall([name for pair, name in names.items() if pair[0] in before])
         found: dict[Name, FileIdentity | Exception] = {}
@@ -79,10 +92,26 @@ class IdentityMemo:
                 found[pair] = identity
         advance(len(found))
         missing = [pair for pair in names if pair not in found]
-        if missing:
-            found.update(self._read(missing, how, advance))
-            after = stamps({filename for filename, _ in missing})
-            self._keep({names[p]: (before.get(p[0]), after.get(p[0]), found[p]) for p in missing})
+        for at in range(0, len(missing), BATCH):
+            part = missing[at : at + BATCH]
+            found.update(self._read(part, how, advance))
+            after = self._stamps({filename for filename, _ in part}, hand_on=hand_on)
+            self._keep({names[p]: (before.get(p[0]), after.get(p[0]), found[p]) for p in part})
+        return found
+
+    def _stamps(self, filenames: set[str], *, hand_on: bool) -> dict[str, Stamp]:
+        """Return the stamps of files, asking no storage again for those that the call before has handed on."""
+        handed, self._handed = self._handed, {} if not hand_on else self._handed
+        now = time.monotonic()
+        known = {
+            name: stamp
+            for name, (asked_s, stamp) in handed.items()
+            if not hand_on and name in filenames and now - asked_s < HANDED_S
+        }
+        found = {**known, **stamps(filenames - known.keys())}
+        if hand_on:
+            now = time.monotonic()
+            handed.update({name: (now, stamp) for name, stamp in found.items() if local_path(name) is None})
         return found
 
     def _read(
@@ -116,7 +145,7 @@ class IdentityMemo:
     def _recall(self, names: Iterable[str]) -> None:
         """Take in what an earlier session has remembered."""
         unknown = [name for name in names if name not in self._known]
-        if unknown and self._place is not None and self._place.exists():
+        if unknown and self._place is not None:
             with self._lock:
                 self._known.update(_read_rows(self._place, unknown))
 
@@ -130,18 +159,24 @@ def _name(pair: Name, how: Reading) -> str:
 
 def _read_rows(place: Path, names: list[str]) -> dict[str, tuple[Stamp, FileIdentity]]:
     found = {}
+    now = time.time()
+    unused = []
 
     def read(database: sqlite3.Connection) -> None:
         for at in range(0, len(names), 500):
             part = names[at : at + 500]
             marks = ",".join("?" * len(part))
             rows = database.execute(f"SELECT {_COLUMNS} FROM {_TABLE} WHERE name IN ({marks})", part)  # noqa: S608
-            for name, size, stamp, digest, entries, uuid, clusters, _, mark in rows:
+            for name, size, stamp, digest, entries, uuid, clusters, used_s, mark in rows:
                 if mark == _mark(name, size, stamp, digest, entries, uuid, clusters):
                     parts = None if clusters is None else tuple(json.loads(clusters))
                     found[name] = Stamp(size, stamp), FileIdentity(digest, entries, bytes.fromhex(uuid), parts)
+                    if not abs(now - used_s) < _DAY_S:
+                        unused.append((now, name))
+        if unused:
+            database.executemany(f"UPDATE {_TABLE} SET used_s = ? WHERE name = ?", unused)  # noqa: S608
 
-    _with_database(place, read)
+    _with_database(place, read, create=False)
     return found
 
 
@@ -158,7 +193,7 @@ def _write(place: Path, new: dict[str, tuple[Stamp, FileIdentity]]) -> None:
         database.executemany(f"INSERT OR REPLACE INTO {_TABLE} VALUES (?,?,?,?,?,?,?,?,?)", rows)  # noqa: S608
         ((n,),) = database.execute(f"SELECT COUNT(*) FROM {_TABLE}")  # noqa: S608
         if n > MOST_ROWS:
-            oldest = f"SELECT name FROM {_TABLE} ORDER BY read_s LIMIT {n - MOST_ROWS // 2}"  # noqa: S608
+            oldest = f"SELECT name FROM {_TABLE} ORDER BY used_s LIMIT {n - MOST_ROWS // 2}"  # noqa: S608
             database.execute(f"DELETE FROM {_TABLE} WHERE name IN ({oldest})")  # noqa: S608
 
     _with_database(place, write)
@@ -169,9 +204,11 @@ def _mark(*cells: Any) -> str:
     return hashlib.sha256(repr(cells).encode()).hexdigest()[:16]
 
 
-def _with_database(place: Path, step: Callable[[sqlite3.Connection], None]) -> None:
+def _with_database(place: Path, step: Callable[[sqlite3.Connection], None], *, create: bool = True) -> None:
     """Run one transaction; a database that cannot be used is let be, one that is damaged is removed."""
     try:
+        if not create and not place.exists():
+            return
         place.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(place, timeout=LOCK_S)) as database, database:
             # What a crash tears is found by the marks of the rows.
@@ -180,8 +217,10 @@ def _with_database(place: Path, step: Callable[[sqlite3.Connection], None]) -> N
     except sqlite3.OperationalError:
         # Locked for too long, read-only, full, or without our table: files are opened then.
         return
-    except (sqlite3.DatabaseError, ValueError):
+    except (sqlite3.DatabaseError, ValueError, TypeError):
         try:
+            # Its journal first: sqlite would play it back into the next database.
+            place.with_name(f"{place.name}-journal").unlink(missing_ok=True)
             place.unlink(missing_ok=True)
         except OSError:
             return

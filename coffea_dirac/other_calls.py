@@ -44,6 +44,8 @@ def read_metadata(
     items = sorted(items, key=lambda i: (i.dataset, i.filename))
     with progress(run.desc, run.unit, len(items), show=run.status) as advance:
         known = _known_metadata(run, call, items, advance)
+        for item in known:
+            skipped.pop((item.dataset, item.filename), None)
         accumulator = accumulate([type(accumulator)(known.values())], accumulator)
         for item, result, error in _map(run, call.function, [i for i in items if i not in known]):
             advance(1)
@@ -61,7 +63,7 @@ def _known_metadata(run: Run, call: Call, items: Sequence[Any], advance: Callabl
     if not isinstance(call, MetadataCall):
         return {}
     wanted = {(item.filename, item.treename) for item in items}
-    answers = run.memo.identify_all(wanted, call.how)
+    answers = run.memo.identify_all(wanted, call.how, advance=advance, hand_on=True)
     known = {}
     for item in items:
         found = answers[item.filename, item.treename]
@@ -70,7 +72,8 @@ def _known_metadata(run: Run, call: Call, items: Sequence[Any], advance: Callabl
             if found.clusters is not None and call.how.with_clusters:
                 metadata["clusters"] = list(found.clusters)
             known[item] = FileMeta(item.dataset, item.filename, item.treename, metadata)
-    advance(len(known))
+    # Files count once each so far; those of several datasets count for each, those that failed are still to come.
+    advance(len(known) - len(wanted))
     return known
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import queue
+import threading
 import time
+from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from coffea_dirac.contents import settled_stat
 from coffea_dirac.identity import local_path
 
-# A file changed within the resolution of its time stamps could change again unseen: as git does, such a stat is not
-# trusted, nor one from the future.
-_RACY_S = 0.05
-_RACY_REMOTE_S = 5.0
 REMOTE_AT_ONCE = 32
 REMOTE_DEADLINE_S = 20.0
+REMOTE_EACH_S = 0.1
+_RACY_REMOTE_S = 5.0
+# A time without a zone can be off by a day.
+_NO_ZONE_S = 86_400.0
 # What fsspec's file systems call the things that change with the content.
 _VALIDATORS = (
     "etag",
@@ -52,52 +56,95 @@ def stamps(filenames: Iterable[str]) -> dict[str, Stamp]:
         path = local_path(name)
         if path is None:
             remote.append(name)
-            continue
+        elif (s := settled_stat(path)) is not None:
+            found[name] = Stamp(s.size, f"{s.mtime_ns} {s.ctime_ns} {s.inode}")
+    return {**found, **_Asking(remote).answers()} if remote else found
+
+
+class _Asking:
+    """Asks storages for the stamps of their files, many at once, each storage by its own threads.
+
+    The threads are daemons, unlike those of a pool: a storage that never answers must not hold up the end of the
+    process.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self._n = len(names)
+        self._came: queue.SimpleQueue[tuple[str, Stamp | None]] = queue.SimpleQueue()
+        self._waiting: dict[str, deque[str]] = {}
+        for name in names:
+            self._waiting.setdefault("/".join(name.split("/", 3)[:3]), deque()).append(name)
+
+    def answers(self) -> dict[str, Stamp]:
+        """Return what came; if nothing more comes, the rest is left out and read as if nothing was known of it."""
+        threads = max(2, REMOTE_AT_ONCE // len(self._waiting))
+        for waiting in self._waiting.values():
+            for _ in range(min(threads, len(waiting))):
+                threading.Thread(target=self._ask, args=(waiting,), name="stamps", daemon=True).start()
+        end = time.monotonic() + REMOTE_DEADLINE_S + REMOTE_EACH_S * self._n
+        found = {}
         try:
-            s = os.stat(path)  # noqa: PTH116 - ten thousand of them
-        except OSError:
-            continue
-        if time.time() - max(s.st_mtime, s.st_ctime) > _RACY_S:
-            found[name] = Stamp(s.st_size, f"{s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino}")
-    if remote:
-        found.update(_remote_stamps(remote))
-    return found
+            for _ in range(self._n):
+                name, stamp = self._came.get(timeout=max(0.0, min(REMOTE_DEADLINE_S, end - time.monotonic())))
+                if stamp is not None:
+                    found[name] = stamp
+        except queue.Empty:
+            return found
+        finally:
+            for waiting in self._waiting.values():
+                waiting.clear()
+        return found
 
-
-def _remote_stamps(names: list[str]) -> dict[str, Stamp]:
-    """Ask for all at once; what has not answered by the deadline is read as if nothing was known of it."""
-    pool = ThreadPoolExecutor(REMOTE_AT_ONCE, thread_name_prefix="stamps")
-    jobs = {pool.submit(_remote_stamp, name): name for name in names}
-    done, _ = wait(jobs, timeout=REMOTE_DEADLINE_S)
-    pool.shutdown(wait=False, cancel_futures=True)
-    answers = {jobs[job]: job.result() for job in done}
-    return {name: stamp for name, stamp in answers.items() if stamp is not None}
+    def _ask(self, waiting: deque[str]) -> None:
+        while waiting:
+            try:
+                name = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._came.put((name, _remote_stamp(name)))
 
 
 def _remote_stamp(name: str) -> Stamp | None:
     import fsspec
 
+    if "::" in name:  # read through a copy somewhere, of which a storage knows nothing
+        return None
     try:
         system, path = fsspec.core.url_to_fs(name)
-        info: dict[str, Any] = system.info(path)
+        # Some keep listings; an old one would hide a change.
+        system.invalidate_cache(path)
+        return _stamp_of(system.info(path))
     except Exception:  # noqa: BLE001 - a storage may fail in any way; the file is then opened, which says what is wrong
         return None
+
+
+def _stamp_of(info: dict[str, Any]) -> Stamp | None:
+    """Return the stamp in what a storage says: all that changes with the content, if that is sure to change."""
     facts = {key.lower(): value for key, value in info.items() if value not in (None, "")}
-    size = facts.get("size")
-    rest = {key: str(facts[key]) for key in _VALIDATORS if key in facts}
-    if not rest:
-        rest = {key: str(facts[key]) for key in _TIMES if key in facts and _is_old(facts[key])}
-    return Stamp(int(size), repr(sorted(rest.items()))) if size is not None and rest else None
+    times = [facts[key] for key in _TIMES if key in facts]
+    # Weak tags stay the same over small changes; many servers make them, and strong ones, from the time in seconds.
+    strong = [key for key in _VALIDATORS if key in facts and not str(facts[key]).startswith("W/")]
+    if facts.get("size") is None or not (times or strong) or not all(map(_is_old, times)):
+        return None
+    rest = {key: str(facts[key]) for key in (*strong, *_TIMES) if key in facts}
+    return Stamp(int(facts["size"]), repr(sorted(rest.items())))
 
 
 def _is_old(moment: Any) -> bool:
     """Whether a time is far enough in the past; storages write it as a number, a datetime or a text."""
-    from email.utils import parsedate_to_datetime
-
     try:
         if isinstance(moment, str):
-            moment = parsedate_to_datetime(moment)
-        seconds = float(moment) if isinstance(moment, int | float) else moment.timestamp()
-    except (ValueError, TypeError, AttributeError):
+            moment = _parsed(moment)
+        if isinstance(moment, datetime):
+            age_s = time.time() - (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+            return age_s > (_RACY_REMOTE_S if moment.tzinfo else _NO_ZONE_S)
+        return time.time() - float(moment) > _RACY_REMOTE_S
+    except (ValueError, TypeError, OverflowError):
         return False
-    return time.time() - seconds > _RACY_REMOTE_S
+
+
+def _parsed(text: str) -> datetime:
+    try:
+        return parsedate_to_datetime(text)
+    except ValueError:
+        return datetime.fromisoformat(text)

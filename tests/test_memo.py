@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import http.server
 import os
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +20,7 @@ from coffea.processor.executor import FileMeta
 from scenario import Scenario, write_nano
 
 from coffea_dirac import DiracExecutor
-from coffea_dirac.identity import FileIdentity, Reading
+from coffea_dirac.identity import FileIdentity, Reading, read_identity
 from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.stamps import stamps
 
@@ -160,7 +156,7 @@ def test_a_row_of_the_database_that_was_changed_is_not_believed(tmp_path: Path, 
     request.getfixturevalue("unreadable")
     assert identify(place, path) == sound
     with sqlite3.connect(place) as database:
-        database.execute("UPDATE files_1 SET digest = ?", ("0" * 64,))
+        database.execute("UPDATE identities_1 SET digest = ?", ("0" * 64,))
     database.close()
     assert isinstance(identify(place, path)[0], OSError)
 
@@ -175,7 +171,7 @@ def test_a_database_that_cannot_be_used_is_no_error(tmp_path: Path, damage: str)
         place.mkdir()
     elif damage == "foreign":
         with sqlite3.connect(place) as database:
-            database.execute("CREATE TABLE files_1 (something)")
+            database.execute("CREATE TABLE identities_1 (something)")
         database.close()
     else:
         place.write_bytes({"garbage": b"no database" * 500, "truncated": data[: len(data) // 2], "empty": b""}[damage])
@@ -193,94 +189,156 @@ def test_a_file_just_written_and_one_from_the_future_are_not_trusted(tmp_path: P
     assert not place.exists()
 
 
-def test_a_database_that_is_locked_costs_a_second_and_nothing_else(tmp_path: Path) -> None:
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
+
+    def read_and_write(*of: Any) -> FileIdentity:
+        found = read_identity(*of)
+        old(write_nano(path, seed=2))
+        return found
+
+    monkeypatch.setattr("coffea_dirac.memo.read_identity", read_and_write)
+    first = identify(place, path)
+    monkeypatch.undo()
+    assert identify(place, path) == identify(None, path) != first
+
+
+def test_a_database_that_is_locked_costs_a_second_and_nothing_else(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     path, place = old(write_nano(tmp_path / "one.root")), tmp_path / "files.sqlite3"
     sound = identify(place, path)
+    inode = place.stat().st_ino
     with sqlite3.connect(place) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         assert identify(place, path) == sound
     holder.close()
+    assert place.stat().st_ino == inode, "another session's database was removed"
+    request.getfixturevalue("unreadable")
+    assert identify(place, path) == sound
 
 
-def test_twenty_processes_may_write_at_once(tmp_path: Path) -> None:
+TWENTY = """
+import os, signal, sys
+import uproot
+from pathlib import Path
+from coffea_dirac.identity import Reading
+from coffea_dirac.memo import IdentityMemo
+
+def session():
+    memo = IdentityMemo()
+    memo.attach(Path(sys.argv[1]))
+    found = memo.identify_all([(path, "Events") for path in sys.argv[2:]], Reading())
+    os.write(1, (" ".join(identity.digest for identity in found.values()) + "\\n").encode())
+
+children = []
+for n in range(20):
+    children.append(os.fork())
+    if not children[-1]:
+        session()
+        os._exit(0)
+for pid in children[::5]:
+    os.kill(pid, signal.SIGKILL)
+for pid in children:
+    os.waitpid(pid, 0)
+"""
+
+
+def test_twenty_processes_may_write_at_once_and_some_be_killed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     paths = [old(write_nano(tmp_path / f"{i}.root", events=5, seed=i)) for i in range(4)]
     place = tmp_path / "files.sqlite3"
+    command = [sys.executable, "-c", TWENTY, str(place), *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    answers = done.stdout.splitlines()
+    assert len(answers) >= 16, done.stderr
+    request.getfixturevalue("unreadable")
+    assert set(answers) == {" ".join(i.digest for i in identify(place, *paths) if isinstance(i, FileIdentity))}
+
+
+def test_a_place_that_cannot_exist_is_no_error(tmp_path: Path) -> None:
+    path = old(write_nano(tmp_path / "one.root"))
+    (sound,) = identify(tmp_path / "files.sqlite3", path)
+    assert identify(tmp_path / ("x" * 300) / "files.sqlite3", path) == [sound]
+    assert identify(path / "files.sqlite3", path) == [sound]
+
+
+def test_a_full_disk_is_no_error(tmp_path: Path) -> None:
+    paths = [old(write_nano(tmp_path / f"{i}.root", events=5, seed=i)) for i in range(2)]
+    sound = identify(None, *paths)
+    place = tmp_path / "files.sqlite3"
+    # A limit on the size of files stands for a disk without room: writing fails, with an error instead of a signal.
     script = (
-        "import sys; from pathlib import Path; from coffea_dirac.memo import IdentityMemo\n"
+        "import resource, signal, sys; from pathlib import Path; from coffea_dirac.memo import IdentityMemo\n"
         "from coffea_dirac.identity import Reading\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "m = IdentityMemo(); m.attach(Path(sys.argv[1]))\n"
         "print([i.digest for i in m.identify_all([(p, 'Events') for p in sys.argv[2:]], Reading()).values()])"
     )
     command = [sys.executable, "-c", script, str(place), *map(str, paths)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
-    answers = {process.communicate(timeout=100)[0] for process in running}
-    assert len(answers) == 1
-    assert all(process.returncode == 0 for process in running)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == str([i.digest for i in sound if isinstance(i, FileIdentity)]), done.stderr
+    assert identify(place, *paths) == sound
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves files with ranges, and counts."""
-
-    folder: Path
-    requests: Counter[str]
-    tag = '"one"'
-
-    def do_HEAD(self) -> None:
-        self.send(head=True)
-
-    def do_GET(self) -> None:
-        self.send(head=False)
-
-    def send(self, *, head: bool) -> None:
-        self.requests[self.command] += 1
-        data = (self.folder / self.path.lstrip("/").partition("?")[0]).read_bytes()
-        start, stop, status = 0, len(data), 200
-        if (wanted := self.headers.get("Range")) and "," not in wanted:
-            first, _, last = wanted.removeprefix("bytes=").partition("-")
-            start, stop, status = int(first), min(int(last) + 1 if last else len(data), len(data)), 206
-        self.send_response(status)
-        self.send_header("Content-Length", str(stop - start))
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", type(self).tag)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
-        self.end_headers()
-        if not head:
-            self.wfile.write(data[start:stop])
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+def test_the_database_is_bounded_and_forgets_first_what_was_not_used(
+    tmp_path: Path, unreadable: pytest.MonkeyPatch
+) -> None:
+    place, digest = tmp_path / "files.sqlite3", "ab" * 32
+    unreadable.setattr("coffea_dirac.memo.MOST_ROWS", 6)
+    unreadable.setattr("coffea_dirac.memo.read_identity", lambda *_: FileIdentity(digest, 1))
+    paths = []
+    for i in range(6):
+        paths.append(tmp_path / f"{i}.root")
+        paths[-1].write_bytes(b"%d" % i)
+        identify(place, old(paths[-1]))
+    with sqlite3.connect(place) as database:
+        database.execute("UPDATE identities_1 SET used_s = used_s - 1000000")
+    database.close()
+    identify(place, paths[0])
+    paths.append(tmp_path / "new.root")
+    paths[-1].write_bytes(b"new")
+    identify(place, old(paths[-1]))
+    unreadable.undo()
+    unreadable.setattr("coffea_dirac.memo.read_identity", lambda *_: FileIdentity("read again", 1))
+    memo = IdentityMemo()
+    memo.attach(place)
+    found = memo.identify_all([(str(path), "Events") for path in paths], Reading())
+    known = [Path(name).name for (name, _), i in found.items() if isinstance(i, FileIdentity) and i.digest == digest]
+    assert len(known) == 3
+    assert {"0.root", "new.root"} < set(known)
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[str, type[Handler]]]:
-    handler = type("Counting", (Handler,), {"folder": tmp_path, "requests": Counter()})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", handler
-        server.shutdown()
-        thread.join(10)
+def test_what_was_read_before_an_interrupt_is_remembered(tmp_path: Path, unreadable: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{i}.root" for i in range(6)]
+    for path in paths:
+        path.write_bytes(b"file")
+        old(path)
+
+    def interrupted(filename: str, *_: Any) -> FileIdentity:
+        if filename.endswith("5.root"):
+            raise KeyboardInterrupt
+        return FileIdentity("ab" * 32, 1)
+
+    unreadable.setattr("coffea_dirac.memo.BATCH", 2)
+    unreadable.setattr("coffea_dirac.memo.read_identity", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        identify(tmp_path / "files.sqlite3", *paths)
+    unreadable.undo()
+    found = identify(tmp_path / "files.sqlite3", *paths)
+    assert [isinstance(i, FileIdentity) for i in found] == [True] * 4 + [False] * 2
 
 
-def test_remote_files_are_asked_for_their_stamps_only(tmp_path: Path, served: tuple[str, type[Handler]]) -> None:
-    url, handler = served
-    names = [f"{url}/{write_nano(tmp_path / f'{i}.root', seed=i).name}" for i in range(3)]
-    place = tmp_path / "files.sqlite3"
-    first = identify(place, *names)
-    assert all(isinstance(found, FileIdentity) for found in first), first
-    handler.requests.clear()
-    assert identify(place, *names) == first
-    assert handler.requests == {"HEAD": 3}
-    handler.tag = '"two"'
-    identify(place, *names)
-    assert handler.requests["GET"] > 0
-
-
-def test_no_url_with_its_secrets_is_written_down(tmp_path: Path, served: tuple[str, type[Handler]]) -> None:
-    url, _ = served
+def test_a_file_that_can_be_read_again_is_no_longer_reported_as_failed(tmp_path: Path) -> None:
     write_nano(tmp_path / "one.root")
-    place = tmp_path / "files.sqlite3"
-    identify(place, f"{url}/one.root?token=CANARY")
-    assert place.exists()
-    assert b"CANARY" not in place.read_bytes()
+    path = tmp_path / "two.root"
+    path.write_bytes(b"no file of ROOT")
+    runner = Runner(executor=DiracExecutor(cache=None, inline=True, status=False), skipbadfiles=True)
+    fileset = {"ttbar": [str(tmp_path / "one.root"), str(path)]}
+    list(runner.preprocess(fileset, treename="Events"))
+    write_nano(path, seed=2)
+    out = runner(fileset, processor_instance=len, treename="Events")
+    assert out == 200
+    assert runner.executor.report is not None
+    assert runner.executor.report.complete, runner.executor.report.missing
