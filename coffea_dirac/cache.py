@@ -318,6 +318,8 @@ def choose(
 
 
 def _new_file(inputs: Sequence[Discovered], named_files: Mapping[str, str]) -> Mapping[str, Json] | None:
+    if not named_files:
+        return None
     known = {i.name for i in inputs if i.kind in ("file", "written")}
     for name in named_files:
         if name not in known:

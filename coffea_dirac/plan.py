@@ -22,6 +22,9 @@ from coffea_dirac.messages import stale_plan
 from coffea_dirac.task import template_of
 from coffea_dirac.workers import Workers
 
+# Metadata that all work items of a file have in common, as texts, beside what the fileset says.
+_OF_FILES = ("dataset", "filename", "treename")
+
 
 @dataclass
 class Run:
@@ -141,7 +144,9 @@ def planned_entries(item: Any) -> int | None:
 
 def named_files(strings: Iterable[str], items: Sequence[Any]) -> dict[str, str]:
     """Return the files that strings in the code name, with the digest of their content; input files do not count."""
-    inputs = {os.path.realpath(path) for path in (local_path(item.filename) for item in items) if path}
+    # Thousands of work items are those of a few files.
+    paths = map(local_path, {item.filename for item in items})
+    inputs = {os.path.realpath(path) for path in paths if path}
     found = {}
     for name in sorted(strings):
         path = os.path.realpath(name)
@@ -153,11 +158,11 @@ def named_files(strings: Iterable[str], items: Sequence[Any]) -> dict[str, str]:
 def look_up(cache: StageCache, plan: Plan, stage: str) -> None:
     """Fill the plan with the rows of hits and with the reasons of the misses."""
     rows = cache.look_up({key for key in plan.keys if key})
-    checker = Checker(plan.named_files)
+    checker, digests = Checker(plan.named_files), dict[tuple[Any, str], str]()
     for position, (item, key) in enumerate(zip(plan.items, plan.keys, strict=True)):
         if key not in rows:
             continue
-        row, reason = choose(rows[key], checker, _metadata_of(item), plan.named_files)
+        row, reason = choose(rows[key], checker, _metadata_of(item, digests), plan.named_files)
         if row is not None:
             plan.rows[position] = row
         elif reason is not None:
@@ -181,11 +186,29 @@ def leaves(plan: Plan) -> list[Leaf]:
     return found
 
 
-def _metadata_of(item: Any) -> Callable[[str], str]:
+def _metadata_of(item: Any, digests: dict[tuple[Any, str], str]) -> Callable[[str], str]:
+    """Return what digests the metadata of a work item by name; `digests` are those already made, of what items share.
+
+    The items of a file share their ``usermeta``, by ``id``: the plan holds them all.
+    """
+
     def digest(name: str) -> str:
-        try:
-            return metadata_digest(item_metadata(item), name)
-        except FingerprintError:
-            return "unfingerprintable"
+        if name == "*" or name in (item.usermeta or ()):
+            owner = id(item.usermeta)
+        elif name in _OF_FILES:
+            owner = getattr(item, name)
+        else:
+            return _metadata_digest(item, name)
+        found = digests.get((owner, name))
+        if found is None:
+            found = digests[owner, name] = _metadata_digest(item, name)
+        return found
 
     return digest
+
+
+def _metadata_digest(item: Any, name: str) -> str:
+    try:
+        return metadata_digest(item_metadata(item), name)
+    except FingerprintError:
+        return "unfingerprintable"

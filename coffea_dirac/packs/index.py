@@ -137,10 +137,13 @@ class Index:
             places = self._places.get(key)
             if places is None:
                 continue
-            rows = {place if isinstance(place, Row) else place[0].row(place[1]): None for place in places}
+            rows = [place if isinstance(place, Row) else place[0].row(place[1]) for place in places]
             present = [row for row in rows if row.pack in self._packs]
+            if len(present) > 1:
+                # The same row may be in two index blobs.
+                present = sorted(dict.fromkeys(present), key=_session)
             if present:
-                found[key] = sorted(present, key=_session)
+                found[key] = present
         return found
 
     def add(self, rows: Iterable[Row]) -> None:

@@ -1,0 +1,36 @@
+"""What is known of work items before anything runs."""
+
+import pytest
+from coffea.processor.executor import WorkItem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coffea_dirac.calls import item_metadata
+from coffea_dirac.discovery import metadata_digest
+from coffea_dirac.plan import _metadata_of
+
+pytestmark = pytest.mark.core
+
+NAMES = ("dataset", "filename", "treename", "entrystart", "entrystop", "fileuuid", "xsec", "absent", "*")
+METADATA = st.none() | st.dictionaries(st.sampled_from(["xsec", "filename", "entrystart", "lumi"]), st.integers(0, 2))
+ITEMS = st.builds(
+    WorkItem,
+    dataset=st.sampled_from(["ttbar", "wjets"]),
+    filename=st.sampled_from(["a.root", "b.root"]),
+    treename=st.just("Events"),
+    entrystart=st.integers(0, 2),
+    entrystop=st.integers(3, 5),
+    fileuuid=st.sampled_from([b"", b"0" * 16, b"1" * 16]),
+)
+
+
+@given(st.lists(METADATA, min_size=1, max_size=3), st.lists(st.tuples(ITEMS, st.integers(0, 2)), max_size=12))
+def test_metadata_that_work_items_share_is_digested_once_and_never_taken_for_that_of_another(shared, planned):
+    items = [WorkItem(**{**vars(item), "usermeta": shared[n % len(shared)]}) for item, n in planned]
+    digests = {}
+    for item in items:
+        of = _metadata_of(item, digests)
+        for name in NAMES:
+            assert of(name) == metadata_digest(item_metadata(item), name), (item, name)
+    owners = {(id(item.usermeta), item.dataset, item.filename) for item in items}
+    assert len(digests) <= 5 * len(owners)
