@@ -137,6 +137,9 @@ class Processing:
                 "columns": set(kept.get("columns", ())),
                 **computing.metrics,
             }
+            if self.call.file_format == "parquet":
+                # coffea does not count what it reads from these.
+                del merged["metrics"]["bytesread"]
         return merged
 
 
