@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from coffea.processor import IterativeExecutor, Runner
 from scenario import write_nano
 
 from coffea_dirac import DiracExecutor
+from coffea_dirac.cache import CacheWarning
 
 pytestmark = pytest.mark.core
 
@@ -68,7 +70,11 @@ def outcome(executor: Any, fileset: Any, what: Any, call: dict[str, Any], **opti
     run = Runner(executor=executor, **{"schema": BaseSchema, "chunksize": 7, "metadata_cache": {}, **options})
     source = fileset(run) if callable(fileset) else fileset
     try:
-        return run(source, what, **call)
+        with warnings.catch_warnings():
+            # coffea's executor warns of each file that it skips.
+            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("error", CacheWarning)
+            return run(source, what, **call)
     except Exception as error:
         return error
 
@@ -187,7 +193,6 @@ def test_skipped_files_are_named_and_mended_ones_are_processed(tmp_path: Path, o
     assert executor.report.work_items == {"hits": 4, "misses": 4}
 
 
-@pytest.mark.filterwarnings("ignore:Skipping bad file")
 def test_a_file_that_breaks_in_the_middle_loses_its_bad_items_only(tmp_path: Path, ours: Any) -> None:
     path = Path(flat(tmp_path / "a.root", n=40))
     with uproot.open(path) as file:
