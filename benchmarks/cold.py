@@ -11,7 +11,7 @@ from benchmarks.pairs import Line, Point, Spent, cpu_ratios, ratios, seconds, ta
 from benchmarks.small import run_once, write_fileset
 
 CHUNKSIZE = 100
-SIZES = ((1, 200, 5), (10, 200, 2))
+SIZES = ((1, 200, 4), (10, 200, 2))
 """Files, work items in each, and rounds."""
 TARGET = 0.8
 

@@ -7,14 +7,15 @@ from pathlib import Path
 
 from benchmarks.pairs import Point
 
-# Series -> colour, line style.  Cold runs are drawn through, warm ones dashed; one colour for each executor.
+# Series -> colour, line style, where its name stands at the last point.  Cold runs are drawn through, warm ones dashed;
+# one colour for each executor.
 STYLES = {
-    "FuturesExecutor, cold": ("#8a8f98", "-"),
-    "DaskExecutor, cold": ("#d08c2f", "-"),
-    "DiracExecutor, cold": ("#1f6feb", "-"),
-    "SimpleCheckpointer, warm": ("#8a8f98", "--"),
-    "DiracExecutor, warm": ("#1f6feb", "--"),
-    "DiracExecutor, planning only": ("#1f6feb", ":"),
+    "FuturesExecutor, cold": ("#8a8f98", "-", "right"),
+    "DaskExecutor, cold": ("#d08c2f", "-", "left"),
+    "DiracExecutor, cold": ("#1f6feb", "-", "right"),
+    "SimpleCheckpointer, warm": ("#8a8f98", "--", "right"),
+    "DiracExecutor, warm": ("#1f6feb", "--", "right"),
+    "DiracExecutor, planning only": ("#1f6feb", ":", "left"),
 }
 INK, GRID = "#444c56", "#e5e8eb"
 
@@ -29,14 +30,22 @@ def draw(points: Sequence[Point], path: Path) -> None:
         axes = figure.subplots()
         axes.set_xscale("log")
         axes.set_yscale("log")
-        for series, (colour, style) in STYLES.items():
+        for series, (colour, style, side) in STYLES.items():
             found = sorted((p.items, p.seconds) for p in points if p.series == series)
             if not found:
                 continue
             items, seconds = zip(*found, strict=True)
             axes.plot(items, seconds, style, color=colour, marker="o", markersize=4.5, linewidth=1.8)
+            offset, align = ((8, 0), "center") if side == "right" else ((-8, 6), "bottom")
             axes.annotate(
-                series, (items[-1], seconds[-1]), (8, 0), textcoords="offset points", color=colour, va="center", size=9
+                series,
+                (items[-1], seconds[-1]),
+                offset,
+                textcoords="offset points",
+                color=colour,
+                ha="left" if side == "right" else "right",
+                va=align,
+                size=9,
             )
         _plain(axes)
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
@@ -50,9 +59,7 @@ def _plain(axes: object) -> None:
     number = FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
     axes.xaxis.set_major_formatter(number)
     axes.yaxis.set_major_formatter(number)
-    axes.margins(x=0.08)
-    left, right = axes.get_xlim()
-    axes.set_xlim(left, right * 12)  # the names at the ends of the lines need room
+    axes.margins(x=0.12, y=0.1)  # room for the names
     axes.set_xlabel("work items", color=INK)
     axes.set_title("seconds of one Runner call", loc="left", color=INK, size=10)
     axes.grid(which="major", color=GRID, linewidth=0.8)

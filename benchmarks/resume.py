@@ -10,7 +10,7 @@ from benchmarks.pairs import Line, Spent, cpu_ratios, ratios, seconds, take_turn
 from benchmarks.session import Said, Session, run
 from benchmarks.small import write_fileset
 
-FILES, ITEMS, CHUNKSIZE, ROUNDS = 10, 200, 100, 2
+FILES, ITEMS, CHUNKSIZE, ROUNDS = 10, 300, 100, 2
 DIE_AT, TARGET = 0.6, 0.45
 
 
