@@ -1,83 +1,87 @@
-"""A cold run of many small work items: DiracExecutor against coffea's DaskExecutor, on the same two workers."""
+"""Cold runs of many small work items: DiracExecutor against coffea's DaskExecutor, on the same two workers."""
 
 from __future__ import annotations
 
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks.pairs import Line, Pairs, interleave
-from benchmarks.small import TREE, JetAnalysis, Schema, write_fileset
+from benchmarks.pairs import Line, Point, Spent, cpu_ratios, ratios, seconds, take_turns, wall
+from benchmarks.small import run_once, write_fileset
 
-FILES, EVENTS, CHUNKSIZE, PAIRS = 10, 20_000, 1_000, 9
-TARGET = 1.0
-
-
-def run_once(executor: Any, fileset: Any, *, chunksize: int) -> tuple[float, Any]:
-    """Return the seconds of one Runner call, and its result."""
-    from coffea import processor
-
-    run = processor.Runner(executor=executor, schema=Schema, chunksize=chunksize)
-    started = time.perf_counter()
-    out = run(fileset, JetAnalysis(), treename=TREE)
-    return time.perf_counter() - started, out
+CHUNKSIZE = 100
+SIZES = ((1, 200, 4), (10, 200, 2))
+"""Files, work items in each, and rounds."""
+TARGET = 0.8
 
 
-def measure(*, files: int = FILES, events: int = EVENTS, chunksize: int = CHUNKSIZE, pairs: int = PAIRS) -> Pairs:
-    """Return the seconds of both executors, DiracExecutor as A; each of its runs begins with an empty cache.
+def measure(client: Any, *, files: int, items: int, rounds: int, chunksize: int = CHUNKSIZE) -> dict[str, list[Spent]]:
+    """Return what each executor spent; each run of DiracExecutor begins with an empty cache.
 
     Raises
     ------
     RuntimeError
-        The two disagree, or something was loaded.
+        The executors disagree, or something was loaded.
     """
     from coffea import processor
-    from distributed import Client, LocalCluster
 
     from coffea_dirac import DiracExecutor
 
     results = []
 
-    def ours() -> float:
+    def ours() -> Spent:
         with tempfile.TemporaryDirectory() as cache:
             executor = DiracExecutor(client=client, cache=cache, status=False)
-            seconds, out = run_once(executor, fileset, chunksize=chunksize)
-        if executor.report is None or executor.report.work_items["hits"]:
+            spent, out = run_once(executor, fileset, chunksize=chunksize)
+        if executor.report is None or executor.report.work_items != {"hits": 0, "misses": files * items}:
             raise RuntimeError(f"this run should have been cold: {executor.report}")
         results.append(out["pt"].sum().value)
-        return seconds
+        return spent
 
-    def theirs() -> float:
-        seconds, out = run_once(processor.DaskExecutor(client=client, status=False), fileset, chunksize=chunksize)
-        results.append(out["pt"].sum().value)
-        return seconds
+    def peer(executor: Callable[[], Any]) -> Callable[[], Spent]:
+        def run() -> Spent:
+            spent, out = run_once(executor(), fileset, chunksize=chunksize)
+            results.append(out["pt"].sum().value)
+            return spent
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        fileset = write_fileset(Path(folder), files=files, events=events)
-        found = interleave(ours, theirs, pairs=pairs)
-    if len(set(results)) != 1:
+        return run
+
+    measures = {
+        "DiracExecutor": ours,
+        "DaskExecutor": peer(lambda: processor.DaskExecutor(client=client, status=False)),
+        "FuturesExecutor": peer(lambda: processor.FuturesExecutor(workers=2, status=False)),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        fileset = write_fileset(Path(folder), files=files, events=items * chunksize)
+        # The second size finds workers that have imported everything.
+        found = take_turns(measures, rounds=rounds, first_counts=files > 1)
+    if max(results) - min(results) > 1e-9 * max(results):
         raise RuntimeError(f"the executors disagree: {sorted(set(results))}")
     return found
 
 
-def lines(**sizes: int) -> list[Line]:
-    """Measure and return the table's line."""
-    found = measure(**sizes)
-    items = sizes.get("files", FILES) * -(-sizes.get("events", EVENTS) // sizes.get("chunksize", CHUNKSIZE))
-    spread = f"{min(found.ratios):.2f} to {max(found.ratios):.2f}, {len(found.a)} pairs"
-    return [
-        Line(
-            f"cold run of {items} small work items, 2 workers of one LocalCluster",
-            f"{median(found.a):.2f} s",
-            f"{median(found.b):.2f} s (DaskExecutor)",
-            f"ratio {found.ratio:.2f} ({spread})",
-            f"at most {TARGET:.1f}",
-            found.ratio <= TARGET,
-        )
-    ]
+def lines(*, sizes: tuple[tuple[int, int, int], ...] = SIZES) -> list[Line]:
+    """Measure and return the table's lines."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        return [line for size in sizes for line in _lines(client, *size)]
+
+
+def _lines(client: Any, files: int, items: int, rounds: int) -> list[Line]:
+    found = measure(client, files=files, items=items, rounds=rounds)
+    ours = found["DiracExecutor"]
+    what = f"cold run of {files * items:,} small work items in {files} file{'s' * (files > 1)}, 2 workers"
+    points = [Point(f"{name}, cold", files * items, wall(spent)) for name, spent in found.items()]
+    lines = []
+    for name in ("DaskExecutor", "FuturesExecutor"):
+        against = ratios(ours, found[name])
+        target, holds = (f"at most {TARGET}", against.median <= TARGET) if name == "DaskExecutor" else ("-", True)
+        compared = f"ratio {against}, of CPU {cpu_ratios(ours, found[name])}; {rounds} rounds"
+        lines.append(Line(what, seconds(ours), f"{seconds(found[name])} {name}", compared, target, holds, points))
+        points = []
+    return lines

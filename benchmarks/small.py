@@ -12,6 +12,8 @@ import uproot
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema
 
+from benchmarks.pairs import Spent, Stopwatch
+
 TREE = "Events"
 
 
@@ -19,6 +21,14 @@ class Schema(NanoAODSchema):
     """NanoAOD that does not warn of the collections that our files lack."""
 
     warn_missing_crossrefs = False
+
+
+def run_once(executor: Any, fileset: Any, *, chunksize: int, **options: Any) -> tuple[Spent, Any]:
+    """Return what one Runner call spent, and its result; `options` are the Runner's."""
+    run = processor.Runner(executor=executor, schema=Schema, chunksize=chunksize, **options)
+    watch = Stopwatch()
+    out = run(fileset, JetAnalysis(), treename=TREE)
+    return watch.spent(), out
 
 
 class JetAnalysis(processor.ProcessorABC):
@@ -44,7 +54,8 @@ def write_file(path: Path, *, events: int, seed: int) -> str:
     jets = ak.zip({f: ak.unflatten(rng.exponential(40, counts.sum()).astype("f4"), counts) for f in fields})
     numbers = {name: np.arange(events, dtype="u8") for name in ("run", "luminosityBlock", "event")}
     with uproot.recreate(path) as file:
-        file[TREE] = {"Jet": jets, **numbers}
+        tree = file.mktree(TREE, {"Jet": jets.type, **{name: column.dtype for name, column in numbers.items()}})
+        tree.extend({"Jet": jets, **numbers})
     return str(path)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pairs import Line, Pairs, interleave
+from benchmarks.__main__ import PROGRAMS
+from benchmarks.pairs import Line, Point, Range, Spent, cpu_s, ratios, take_turns
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("program", ["cold", "fingerprint", "startup"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_benchmark_runs_at_tiny_size_and_writes_its_table(program, tmp_path):
     page = tmp_path / "page.md"
     done = subprocess.run(
@@ -33,7 +34,8 @@ def test_benchmark_runs_at_tiny_size_and_writes_its_table(program, tmp_path):
 def test_a_tiny_run_never_writes_the_page_of_the_documentation(monkeypatch, tmp_path):
     import benchmarks.__main__ as program
 
-    line = Line("a", "1 s", "2 s", "ratio 0.5", "at most 1", holds=True)
+    points = [Point("DiracExecutor, cold", 200, 2.0), Point("DiracExecutor, cold", 2000, 20.0)]
+    line = Line("a", "1 s", "2 s", "ratio 0.5", "at most 1", True, points)
     monkeypatch.setattr(program, "PROGRAMS", {"one": lambda **_: [line]})
     monkeypatch.setattr(program, "TINY", {"one": {}})
     monkeypatch.setattr(program, "PAGE", tmp_path / "page.md")
@@ -41,18 +43,24 @@ def test_a_tiny_run_never_writes_the_page_of_the_documentation(monkeypatch, tmp_
     assert not (tmp_path / "page.md").exists()
     program.main([])
     assert "| a | 1 s | 2 s | ratio 0.5 | at most 1 | met |" in (tmp_path / "page.md").read_text()
+    assert ">DiracExecutor, cold<" in (tmp_path / "page.svg").read_text()
 
 
-def test_measurements_alternate_after_a_first_pair_that_does_not_count():
+def test_measurements_take_turns_after_a_first_round_that_does_not_count():
     called = []
     values = iter([100.0, 100.0, 2.0, 4.0, 3.0, 3.0, 1.0, 4.0])
 
     def measured(name):
         called.append(name)
-        return next(values)
+        return Spent(next(values))
 
-    pairs = interleave(lambda: measured("a"), lambda: measured("b"), pairs=3)
+    found = take_turns({name: lambda name=name: measured(name) for name in "ab"}, rounds=3)
     assert called == ["a", "b"] * 4
-    assert pairs == Pairs((2.0, 3.0, 1.0), (4.0, 3.0, 4.0))
-    assert pairs.ratio == 0.5
-    assert pairs.difference_s == -2.0
+    assert [[s.wall_s for s in found[name]] for name in "ab"] == [[2.0, 3.0, 1.0], [4.0, 3.0, 4.0]]
+    assert ratios(found["a"], found["b"]) == Range(0.25, 0.5, 1.0)
+
+
+def test_processor_time_counts_processes_that_have_ended():
+    before = cpu_s()
+    subprocess.run([sys.executable, "-c", "sum(range(20_000_000))"], check=True, timeout=120)
+    assert cpu_s() - before > 0.1
