@@ -25,6 +25,8 @@ from coffea_dirac.workers import Call, Lost
 # Of a worker that used more than this part of its memory when it was last heard of, memory is the probable cause.
 FULL = 0.8
 SMALLEST_PART = 1 / 64
+# So many bytes of results may come back with one bundle.
+TRAVEL_BYTES = 16 << 20
 Triple = tuple[int, Any, str]
 
 
@@ -73,7 +75,7 @@ class Computing:
         self._pending = Pending()
         self._to_be_alone: list[Triple] = []
         self._blame = Blame()
-        self._spent_s, self._n_spent = 0.0, 0
+        self._spent_s, self._n_spent, self._travelled_bytes = 0.0, 0, 0
         self._n_bundles = self._n_flying = 0
         self._counted: set[int] = set()
         self._part_of: dict[int, int] = {}
@@ -107,7 +109,9 @@ class Computing:
         """
         if self._pending:
             per_item = self._spent_s / self._n_spent if self._n_spent else None
-            return self._call(self._pending.take(slots=slots, seconds_per_item=per_item))
+            # Results that are not kept travel here together with those of their bundle.
+            at_most = int(TRAVEL_BYTES * self._n_spent / self._travelled_bytes) if self._travelled_bytes else None
+            return self._call(self._pending.take(slots=slots, seconds_per_item=per_item, at_most=at_most))
         if is_idle and self._to_be_alone:
             return self._call([self._to_be_alone.pop(0)], is_alone=True)
         return None
@@ -152,6 +156,7 @@ class Computing:
             return
         self._spent_s += receipt.seconds
         self._n_spent += 1
+        self._travelled_bytes += len(receipt.payload[1]) if receipt.payload is not None else 0
         for name in self.metrics:
             self.metrics[name] += receipt.metrics.get(name, 0)
         self._note(receipt)

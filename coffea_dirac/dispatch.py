@@ -45,7 +45,9 @@ class Pending:
         """Put one work item behind all others, in a bundle of its own."""
         self.singles.append(triple)
 
-    def take(self, *, slots: int, seconds_per_item: float | None) -> list[tuple[int, Any, str]]:
+    def take(
+        self, *, slots: int, seconds_per_item: float | None, at_most: int | None = None
+    ) -> list[tuple[int, Any, str]]:
         """Remove and return the next bundle.
 
         Parameters
@@ -54,11 +56,14 @@ class Pending:
             Threads that work on this run.
         seconds_per_item : float or None
             Seconds a work item takes, None while that is unknown.
+        at_most : int, optional
+            How many work items a bundle may hold.
         """
         if not self.runs:
             return [self.singles.popleft()]
         run = self.runs[0]
         n = min(len(run), bundle_size(self._n_in_runs, slots=slots, seconds_per_item=seconds_per_item))
+        n = n if at_most is None else max(1, min(n, at_most))
         bundle = [run.popleft() for _ in range(n)]
         if not run:
             self.runs.popleft()

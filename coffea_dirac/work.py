@@ -24,6 +24,7 @@ from coffea_dirac.redact import without_secrets
 from coffea_dirac.task import TASKS, Task
 
 PACK_SECONDS = 0.3
+PACK_BYTES = 32 << 20
 is_wanted: ContextVar[Callable[[], bool]] = ContextVar("coffea_dirac_is_wanted", default=lambda: True)
 """Tells a bundle between two work items whether somebody still waits for it."""
 
@@ -62,14 +63,13 @@ def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) ->
     """
     task = TASKS.get(blob)
     shelf = _Shelf(task, name)
-    receipts: list[Receipt] = []
     with Reader(task.call) as reader:
         for position, item, key in items:
             receipt = shelf.find(position, key) or _process(task, shelf, reader, position, item, key)
-            receipts.append(receipt)
+            shelf.receipts.append(receipt)
             if (receipt.error is not None and not task.collect) or not is_wanted.get()():
                 break
-    return shelf.close(receipts)
+    return shelf.close()
 
 
 class _Shelf:
@@ -78,6 +78,7 @@ class _Shelf:
     def __init__(self, task: Task, name: str) -> None:
         self._task, self._name = task, name
         self._rows: dict[str, Row] = {}
+        self.receipts: list[Receipt] = []
         self.problem = ""
         self._writer: packs.PackWriter | None = None
         self._opened = time.monotonic()
@@ -97,7 +98,7 @@ class _Shelf:
         if self._writer is None:
             return
         self._writer.add(record)
-        if time.monotonic() - self._opened > PACK_SECONDS:
+        if time.monotonic() - self._opened > PACK_SECONDS or self._writer.size > PACK_BYTES:
             self._flush()
 
     def _flush(self) -> None:
@@ -107,19 +108,22 @@ class _Shelf:
             self._rows.update({row.key: row for row in self._writer.close()})
         except StoreError as error:
             self.problem, self._writer = str(error), None
+        else:
+            # What lies in the store need not lie in memory.
+            self.receipts = [self._placed(r) for r in self.receipts]
         self._opened = time.monotonic()
 
-    def close(self, receipts: list[Receipt]) -> list[Receipt]:
+    def close(self) -> list[Receipt]:
         """Return the receipts with rows instead of payloads wherever the store took the record."""
         self._flush()
-        return [self._placed(r) for r in receipts]
+        return [self._placed(r) for r in self.receipts]
 
     def _placed(self, receipt: Receipt) -> Receipt:
         if not receipt.key:
             return receipt
         if receipt.key in self._rows:
             return replace(receipt, row=self._rows[receipt.key], payload=None)
-        return replace(receipt, store_problem=self.problem)
+        return replace(receipt, store_problem=self.problem) if self.problem else receipt
 
 
 def finished(position: int, row: Row) -> Receipt:
