@@ -95,7 +95,7 @@ def text(found: Sequence[Line], loads: Sequence[float], picture: str, *, minutes
             f"![Work items against seconds, cold and warm, ours and the peers']({picture})",
             "",
             "Work items are small (one cut, one histogram), so that what surrounds them is seen; 2 workers each.",
-            "The cold point of FuturesExecutor at the right also wrote the checkpoints that are read warm.",
+            "Warm runs load results of the same size, of an analysis that is sooner done.",
             "",
             f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; all took {minutes:.0f} minutes",
             f"- Machine: {machine()}",

@@ -32,6 +32,8 @@ class Session:
         A folder for DiracExecutor, or for coffea's SimpleCheckpointer under FuturesExecutor; one of them.
     knows_metadata : bool
         Preprocess first: coffea's metadata cache, which lives as long as a process, knows the files then.
+    only_loads : bool
+        Take the analysis that is sooner done, since it is about loading its results.
     die_at : float
         Kill this process when such a part of the work items is done; 0 for never.
     """
@@ -41,6 +43,7 @@ class Session:
     cache: str = ""
     checkpoints: str = ""
     knows_metadata: bool = False
+    only_loads: bool = False
     die_at: float = 0.0
 
 
@@ -84,7 +87,7 @@ def main(session: Session) -> None:
     """Do what the session says, in this process."""
     from coffea import processor
 
-    from benchmarks.small import TREE, Schema, run_once
+    from benchmarks.small import TREE, CountAnalysis, JetAnalysis, Schema, run_once
     from coffea_dirac import DiracExecutor
 
     options: dict[str, Any] = {}
@@ -98,7 +101,8 @@ def main(session: Session) -> None:
         n_items = len(list(before.preprocess(session.fileset, treename=TREE)))
         if session.die_at:
             _die_at(executor, session.die_at, n_items)
-    spent, out = run_once(executor, session.fileset, chunksize=session.chunksize, **options)
+    analysis = CountAnalysis() if session.only_loads else JetAnalysis()
+    spent, out = run_once(executor, session.fileset, chunksize=session.chunksize, analysis=analysis, **options)
     report = getattr(executor, "report", None)
     hits = report.work_items["hits"] if report is not None else 0
     print(json.dumps({"spent": spent, "total": float(out["pt"].sum().value), "hits": hits}))
