@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +116,14 @@ class Processing:
             merge = merging.next_call(is_last=computing.is_last)
             return merge or computing.next_call(slots, is_idle)
 
-        for call, came in self.run.workers.each(merging.blob, next_call, at_most=at_most):
-            with deferred_interrupt():
-                if isinstance(call.about, Bundle):
-                    computing.take_in(call, came)
-                else:
-                    computing.add(merging.take_in(call, came))
+        # Closed at once, also after an error: what is in flight is cancelled then.
+        with closing(self.run.workers.each(merging.blob, next_call, at_most=at_most)) as arrivals:
+            for call, came in arrivals:
+                with deferred_interrupt():
+                    if isinstance(call.about, Bundle):
+                        computing.take_in(call, came)
+                    else:
+                        computing.add(merging.take_in(call, came))
 
     def _merged(self, plan: Plan, merging: Merging, computing: Computing, *, n_items: int) -> dict[str, Any] | None:
         """Return what coffea expects of an executor: ``out``, ``processed`` and, if asked for, ``metrics``."""

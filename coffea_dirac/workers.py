@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,7 @@ class Workers:
 
     def each(
         self, shared: Any, next_call: Callable[[int, bool], Call | None], *, at_most: int | None = None
-    ) -> Iterator[tuple[Call, Any]]:
+    ) -> Generator[tuple[Call, Any]]:
         """Run calls at the workers and yield each with its result as it comes; stop when there are no more.
 
         Parameters
@@ -174,7 +174,7 @@ class _Stream:
     def _send(self, value: Any) -> Any:
         return self._client.submit(_same, value, key=f"{self._name}-shared{self._n}", pure=False)
 
-    def results(self) -> Iterator[tuple[Call, Any]]:
+    def results(self) -> Generator[tuple[Call, Any]]:
         try:
             while True:
                 self._look_at_workers()
