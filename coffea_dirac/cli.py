@@ -67,13 +67,15 @@ def _show(rows: Sequence[Mapping[str, Json]], *, as_json: bool, title: str = "")
     if as_json:
         print(json.dumps(list(rows), indent=1))
         return
-    table = Table(title=title or None, title_justify="left")
+    if title:
+        Console().print(title, markup=False, highlight=False, soft_wrap=True)
+    table = Table()
     for name in rows[0] if rows else ():
         number = all(isinstance(row[name], int | float) for row in rows)
         table.add_column(name.removesuffix("_s").removesuffix("_bytes"), justify="right" if number else "left")
     for row in rows:
         table.add_row(*(_cell(name, value) for name, value in row.items()))
-    Console().print(table if rows else title or "nothing is kept")
+    Console().print(table if rows else "nothing is kept")
 
 
 def _cell(name: str, value: Json) -> str:

@@ -75,6 +75,7 @@ class Computing:
         self._pending = Pending()
         self._to_be_alone: list[Triple] = []
         self._blame = Blame()
+        self._last_lost = Lost(0, "")
         self._spent_s, self._n_spent, self._travelled_bytes = 0.0, 0, 0
         self._n_bundles = self._n_flying = 0
         self._counted: set[int] = set()
@@ -112,9 +113,17 @@ class Computing:
             # Results that are not kept travel here together with those of their bundle.
             at_most = int(TRAVEL_BYTES * self._n_spent / self._travelled_bytes) if self._travelled_bytes else None
             return self._call(self._pending.take(slots=slots, seconds_per_item=per_item, at_most=at_most))
-        if is_idle and self._to_be_alone:
-            return self._call([self._to_be_alone.pop(0)], is_alone=True)
+        while is_idle and self._to_be_alone:
+            triple = self._next_alone()
+            if not self._blame.is_to_blame(triple[0]):
+                return self._call([triple], is_alone=True)
+            self._accuse(triple)
         return None
+
+    def _next_alone(self) -> Triple:
+        """Those that never died alone come first: when they come back, the others have nobody else to accuse."""
+        self._to_be_alone.sort(key=lambda triple: triple[0] in self._blame.died_alone)
+        return self._to_be_alone.pop(0)
 
     def _call(self, triples: list[Triple], *, is_alone: bool = False) -> Call:
         bundle = Bundle(f"b{self._n_bundles}", triples, is_alone)
@@ -137,7 +146,7 @@ class Computing:
         if isinstance(came, Lost):
             self._lost(bundle, came)
             return
-        self._blame.came_back()
+        self._blame.came_back([r.position for r in came])
         if self._run.cache is not None:
             self._run.cache.noted([r.row for r in came if r.row is not None])
         for receipt in came:
@@ -220,9 +229,11 @@ class Computing:
             self._enter(receipt)
         # With several work items at hand nobody knows which of them it was.
         deaths = lost.deaths if len(left) == 1 else 1
-        self._blame.died([position for position, _, _ in left], lost.worker, deaths=deaths)
+        self._blame.came_back(receipt.position for receipt in done.values())
+        self._last_lost = lost
+        self._blame.died([p for p, _, _ in left], lost.worker, deaths=deaths, is_alone=bundle.is_alone)
         for triple in left:
-            self._retry(triple, lost, was_alone=bundle.is_alone)
+            self._retry(triple, lost)
 
     def _finished(self, bundle: Bundle) -> dict[str, Receipt]:
         """Return, by key, what the lost worker kept before it died."""
@@ -236,17 +247,21 @@ class Computing:
         positions = {key: position for position, _, key in bundle.triples}
         return {row.key: finished(positions[row.key], row) for row in rows if row.key in positions}
 
-    def _retry(self, triple: Triple, lost: Lost, *, was_alone: bool) -> None:
-        position, item, _ = triple
+    def _retry(self, triple: Triple, lost: Lost) -> None:
+        position = triple[0]
         is_full = lost.memory_limit > 0 and lost.memory >= FULL * lost.memory_limit
-        if is_full and self._blame.deaths[position] > 1 and self._halve(position, _full(lost)):
+        if is_full and self._blame.times(position) > 1 and self._halve(position, _full(lost)):
             return
-        if was_alone and self._blame.is_to_blame(position):
-            self._fail(position, worker_error(item, self._task.call, self._blame.deaths[position], lost))
+        if self._blame.is_to_blame(position):
+            self._accuse(triple)
         elif self._blame.must_be_alone(position):
             self._to_be_alone.append(triple)
         else:
             self._pending.add(triple)
+
+    def _accuse(self, triple: Triple) -> None:
+        position, item, _ = triple
+        self._fail(position, worker_error(item, self._task.call, self._blame.times(position), self._last_lost))
 
     def _halve(self, position: int, why: str) -> bool:
         """Put the two halves of a work item in its place, if it is not too small for that."""

@@ -210,7 +210,7 @@ class Index:
         if new:
             self.write_index(session, new)
         packs.update(missing, (row.pack for row in used))
-        facts = {"version": 1, "closed_s": round(time.time(), 3), "packs": sorted(packs)}
+        facts = {"version": 1, "closed_s": int(time.time() * 1e6) / 1e6, "packs": sorted(packs)}
         self._store.create(f"{SESSIONS}{session}/close.json", canonical(facts))
         self._loose.clear()
         self._written = self._number = 0
