@@ -151,6 +151,11 @@ class Computing:
             self._run.cache.noted([r.row for r in came if r.row is not None])
         for receipt in came:
             self._enter(receipt)
+        # A bundle ends at its first error; if that did not end the run (an item was halved) the rest goes out again.
+        reached = {receipt.position for receipt in came}
+        for triple in bundle.triples:
+            if triple[0] not in reached:
+                self._pending.add(triple)
 
     def _enter(self, receipt: Receipt) -> None:
         position = receipt.position
@@ -252,9 +257,8 @@ class Computing:
         is_full = lost.memory_limit > 0 and lost.memory >= FULL * lost.memory_limit
         if is_full and self._blame.times(position) > 1 and self._halve(position, _full(lost)):
             return
-        if self._blame.is_to_blame(position):
-            self._accuse(triple)
-        elif self._blame.must_be_alone(position):
+        if self._blame.must_be_alone(position):
+            # Also what is to blame already: all else shall be done and kept before the run ends for it.
             self._to_be_alone.append(triple)
         else:
             self._pending.add(triple)

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from scenario import Scenario
-from test_memo import Handler
+from test_memo_remote import Handler
 
 pytestmark = pytest.mark.core
 
@@ -84,7 +84,7 @@ class Polite(Handler):
 
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
-    handler = type("Serving", (Polite,), {"folder": tmp_path, "requests": Counter()})
+    handler = type("Serving", (Polite,), {"folder": tmp_path, "requests": Counter(), "validators": {"ETag": "one"}})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
