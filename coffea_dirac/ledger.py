@@ -149,21 +149,33 @@ class Ledger:
             self._fold_on(parent)
         elif state.n_open == 0 and not state.is_complete:
             self._complete(parent)
+        elif state.is_complete and self._takes_over(parent):
+            self._ready.pop(parent, None)
+            self._done(parent, is_news=False)
 
     def _complete(self, node: Node) -> None:
         """All below a node that lies in the store is there: it can be merged, alone or as a part of its parent."""
-        present = [child for child in node.children if child not in self._absent]
+        present = self._present(node)
         self._states[node].is_complete = True
         if not present:
             self._absent.add(node)
-        elif len(present) == 1 and present[0] in self._found:
-            self._found[node] = self._found.pop(present[0])
-        else:
+        elif not self._takes_over(node):
             self._ready[node] = None
             for child in present:
                 if isinstance(child, Node):
                     self._ready.pop(child, None)
         self._done(node, is_news=True)
+
+    def _takes_over(self, node: Node) -> bool:
+        """Let the result of an only child be that of the node, if it is there."""
+        present = self._present(node)
+        if len(present) != 1 or present[0] not in self._found:
+            return False
+        self._found[node] = self._found.pop(present[0])
+        return True
+
+    def _present(self, node: Node) -> list[Place]:
+        return [child for child in node.children if child not in self._absent]
 
     def _make_local(self, node: Node | None) -> None:
         """Merge `node` and all above it here, since a result below it is in memory only."""
@@ -196,16 +208,15 @@ class Ledger:
                 state.partial = self._add(state.partial, self._load(child, found))
                 add_metrics(state.metrics, metrics_of(found))
             state.n_next += 1
-        if state.is_complete:
-            return
-        state.is_complete = True
+        # All below may have been known before, when it was still to be merged at workers.
+        is_news, state.is_complete = not state.is_complete, True
         if state.partial is None:
             self._absent.add(node)
         else:
             self._found[node] = Found(value=state.partial, metrics=state.metrics)
             state.partial = None
             self._make_local(node.parent)
-        self._done(node, is_news=True)
+        self._done(node, is_news=is_news)
 
     def so_far(self) -> Iterator[tuple[Place, Found]]:
         """Yield what is there, in fileset order; partial sums are those in use, so copy before you change them."""
@@ -230,7 +241,7 @@ class Ledger:
         """Return the mark of a place, empty if one of its leaves has none."""
         known = self._marks.get(place)
         if known is None and isinstance(place, Node):
-            marks = [self.mark(child) for child in place.children if child not in self._absent]
+            marks = [self.mark(child) for child in self._present(place)]
             known = "" if not all(marks) else marks[0] if len(marks) == 1 else mark_of(marks)
             if known:
                 self._marks[place] = known
@@ -269,11 +280,11 @@ class Ledger:
     def _weight(self, place: Place) -> int:
         if place in self._found or isinstance(place, Leaf):
             return 1
-        return sum(self._weight(child) for child in place.children if child not in self._absent)
+        return sum(self._weight(child) for child in self._present(place))
 
     def group(self, node: Node) -> Group:
         """Return what a worker needs to merge a node."""
-        present = [child for child in node.children if child not in self._absent]
+        present = self._present(node)
         if len(present) == 1 and isinstance(present[0], Node):
             return self.group(present[0])
         return Group(self.mark(node), tuple(map(self._part, present)), node.n_leaves)

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from coffea_dirac.interfaces import Row
 from coffea_dirac.ledger import MERGE_LEAST, Found, Group, Ledger
@@ -83,10 +90,15 @@ class LedgerMachine(RuleBasedStateMachine):
         self.know(leaf)
         self.ledger.enter(leaf, Found(self.row([leaf.position], self.marks[leaf.position])))
 
-    def some(self, most: int) -> list[Leaf]:
+    def some(self, most: int | str) -> list[Leaf]:
         """Return neighbours that have no result yet, in any order."""
         first = self.random.randrange(len(self.open))
-        leaves = self.open[first : first + most]
+        if most == "all":
+            leaves = self.open
+        elif most == "file":
+            leaves = [leaf for leaf in self.open if leaf.filename == self.open[first].filename]
+        else:
+            leaves = self.open[first : first + int(most)]
         self.random.shuffle(leaves)
         return leaves
 
@@ -114,14 +126,14 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.ledger.enter(place, Found(self.row([place.position], self.marks[place.position])))
 
     @precondition(lambda self: self.open)
-    @rule(most=st.sampled_from([1, 3, 40, 100, 300]), memory=st.sampled_from([0, 0, 0, 0.02, 1]))
-    def results_come(self, most: int, memory: float) -> None:
+    @rule(most=st.sampled_from([1, 3, 40, 100, "file", "file", "all"]), memory=st.sampled_from([0, 0, 0, 0.02, 1]))
+    def results_come(self, most: int | str, memory: float) -> None:
         for leaf in self.some(most):
             self.enter(leaf, keeps=self.random.random() >= memory)
 
     @precondition(lambda self: self.open)
-    @rule(most=st.sampled_from([1, 2, 40, 100]))
-    def some_have_none(self, most: int) -> None:
+    @rule(most=st.sampled_from([1, 2, 40, "file", "all"]))
+    def some_have_none(self, most: int | str) -> None:
         for leaf in self.some(most):
             self.absent.add(leaf.position)
             self.ledger.leave_out(leaf)
@@ -262,3 +274,52 @@ def test_a_ledger_does_what_a_list_does() -> None:
 @pytest.mark.timeout(3000)
 def test_a_ledger_does_what_a_list_does_at_length() -> None:
     check(max_examples=3000, stateful_step_count=40)
+
+
+def filled(datasets: list[list[int]], n: int) -> tuple[Ledger, list[Leaf]]:
+    """Return a ledger that has a row for its first `n` leaves."""
+    leaves = plant(datasets)
+    ledger = Ledger(
+        tree(leaves),
+        lambda place, found: [str(found.row.key)] if found.row is not None else found.value,
+        lambda total, value: (total or []) + value,
+    )
+    for leaf in leaves[:n]:
+        enter_row(ledger, leaf)
+    return ledger, leaves
+
+
+def enter_row(ledger: Ledger, leaf: Leaf) -> None:
+    ledger.know(leaf, leaf.identity)
+    ledger.enter(leaf, Found(row(leaf.identity)))
+
+
+def row(key: str) -> Row:
+    return Row(key, (), "", "", "json", key, 0, 1)
+
+
+def test_a_file_merged_while_all_others_turn_out_to_have_none_is_the_result() -> None:
+    ledger, leaves = filled([[40, 1]], 40)
+    node = ledger.take(is_last=False)
+    assert node is not None
+    ledger.leave_out(leaves[40])
+    ledger.landed(node)
+    ledger.enter(node, Found(row("merged")))
+    assert ledger.is_done
+    assert ledger.result == Found(row("merged"))
+
+
+def test_a_merge_that_cannot_be_kept_is_added_here_also_when_nothing_is_missing_any_more() -> None:
+    ledger, leaves = filled([[40, 40]], 40)
+    first = ledger.take(is_last=False)
+    assert first is not None
+    for leaf in leaves[40:]:
+        enter_row(ledger, leaf)
+    ledger.landed(first)
+    ledger.enter(first, Found(value=["first"]))
+    second = ledger.take(is_last=True)
+    assert second is not None
+    ledger.landed(second)
+    ledger.enter(second, Found(row("second")))
+    assert ledger.result is not None
+    assert ledger.result.value == ["first", "second"]
