@@ -119,7 +119,8 @@ class _Folding:
             if lost:
                 raise LostRowsError(lost)
             for row in run:
-                payload = found.pop(row)
+                # Not popped: a file that is listed twice has the same row twice.
+                payload = found[row]
                 assert isinstance(payload, bytes), "else it was lost"
                 try:
                     value = codecs.decode(row.codec, payload)

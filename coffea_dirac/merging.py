@@ -212,7 +212,7 @@ class Merging:
         for place in places:
             if isinstance(place, Leaf):
                 self._plan.rows.pop(place.position, None)
-        return self._enter_known(places, is_first=self._report.retract(row.key))
+        return [i for place in places for i in self._enter_known([place], is_first=self._report.retract(row.key))]
 
     def settle(self) -> bool:
         """Give the tree the shape of the leaves that have a result; say whether there is more to merge.

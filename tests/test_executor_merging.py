@@ -67,6 +67,17 @@ def test_a_trial_of_one_work_item_counts_towards_the_whole(scenario: Scenario) -
     assert whole.out == pytest.approx(whole.plain, rel=1e-12)
 
 
+@pytest.mark.parametrize("make", [INLINE, WORKERS], ids=["inline", "workers"])
+def test_a_record_counts_wherever_its_file_is_listed(scenario: Scenario, make: str) -> None:
+    scenario.fileset = {"ttbar": {"files": ["one.root"], "metadata": {"xsec": 2.5}}}
+    scenario.run(runner={"chunksize": 100})
+    scenario.fileset["again"] = {"files": ["one.root", "two.root", "one.root"], "metadata": {"xsec": 2.5}}
+    result = scenario.run(make=make, compare=True, runner={"chunksize": 100})
+    assert result.error is None
+    assert result.out == pytest.approx(result.plain, rel=1e-12)
+    assert (result.hits, result.misses) == (3, 1)
+
+
 def packs(scenario: Scenario) -> list[Path]:
     return sorted((scenario.folder / "cache").glob("v1/s/*/p/*.pack"))
 
