@@ -227,7 +227,7 @@ class Computing:
 
     def _lost(self, bundle: Bundle, lost: Lost) -> None:
         done = self._finished(bundle)
-        left = [triple for triple in bundle.triples if triple[2] not in done or not triple[2]]
+        left = [triple for triple in bundle.triples if triple[0] not in done]
         if self._run.cache is not None:
             self._run.cache.noted([receipt.row for receipt in done.values() if receipt.row is not None])
         for receipt in done.values():
@@ -240,8 +240,8 @@ class Computing:
         for triple in left:
             self._retry(triple, lost)
 
-    def _finished(self, bundle: Bundle) -> dict[str, Receipt]:
-        """Return, by key, what the lost worker kept before it died."""
+    def _finished(self, bundle: Bundle) -> dict[int, Receipt]:
+        """Return, by position, what the lost worker kept before it died."""
         if self._task.store is None or not self._task.session:
             return {}
         try:
@@ -249,8 +249,8 @@ class Computing:
         except StoreError:
             # Nothing is lost by this but time: the work items are computed again.
             return {}
-        positions = {key: position for position, _, key in bundle.triples}
-        return {row.key: finished(positions[row.key], row) for row in rows if row.key in positions}
+        found = {row.key: row for row in rows}
+        return {position: finished(position, found[key]) for position, _, key in bundle.triples if key in found}
 
     def _retry(self, triple: Triple, lost: Lost) -> None:
         position = triple[0]
