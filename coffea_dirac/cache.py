@@ -286,18 +286,18 @@ def item_key(template: str, identity: str, treename: str, start: int, stop: int,
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def full_key(row: Row, digests: dict[int, str]) -> str:
+def full_key(row: Row, digests: dict[tuple[Discovered, ...], str]) -> str:
     """Return what identifies a result: its key and the inputs that were discovered while it was computed.
 
     Parameters
     ----------
     digests : dict
-        Digests of inputs already seen, by ``id``: the rows of one pack share them.
+        Digests of inputs already seen: the rows of one pack share them.
     """
-    inputs = digests.get(id(row.inputs))
+    inputs = digests.get(row.inputs)
     if inputs is None:
         text = "\0".join("\0".join(i) for i in row.inputs)
-        digests[id(row.inputs)] = inputs = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        digests[row.inputs] = inputs = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return hashlib.sha256(f"full key 1 {row.key} {inputs}".encode()).hexdigest()
 
 

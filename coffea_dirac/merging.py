@@ -11,7 +11,7 @@ from coffea_dirac import codecs
 from coffea_dirac.cache import StageCache, full_key
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.fold import MergeReceipt, add, merge_group, run_merge
-from coffea_dirac.interfaces import Outcome, Row
+from coffea_dirac.interfaces import Discovered, Outcome, Row
 from coffea_dirac.ledger import Found, Ledger, metrics_of
 from coffea_dirac.merge import Leaf, Node, Place, leaves_of, tree
 from coffea_dirac.messages import merge_error
@@ -44,7 +44,7 @@ class Merging:
         self.blob = pack_task(task)
         self.lock = threading.RLock()
         self._leaves = leaves(plan)
-        self._digests: dict[int, str] = {}
+        self._digests: dict[tuple[Discovered, ...], str] = {}
         self._lost: set[Row] = set()
         self._absent: set[int] = set()
         self._left_out: set[int] = set()

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coffea_dirac.cache import full_key
 from coffea_dirac.fold import add
+from coffea_dirac.interfaces import Discovered, Row
 from coffea_dirac.ledger import Found, Ledger
 from coffea_dirac.merge import Leaf, Node, Place, leaves_of, tree
 
@@ -141,3 +143,9 @@ def test_histograms_with_growing_categories_merge_in_fileset_order() -> None:
     found = merged(make_leaves([7]), {i: one(i) for i in range(7)}, [3, 2, 6, 1, 0, 5, 4])
     assert list(found.axes[0]) == ["p0", "p1", "p2"]
     assert found.sum(flow=True).value == sum(0.1 * i for i in range(7))
+
+
+def test_results_with_other_inputs_have_other_full_keys_also_when_memory_is_used_again() -> None:
+    digests: dict[Any, str] = {}
+    rows = (Row("k", (Discovered("metadata", "xsec", f"{i}"),), "", "", "json", "p", 0, 1) for i in range(1000))
+    assert len({full_key(row, digests) for row in rows}) == 1000
