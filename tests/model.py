@@ -6,6 +6,7 @@ counted, and failures injected, without touching the code whose fingerprint is t
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import os
@@ -83,6 +84,7 @@ class Listener:
         if self.after is not None and len(self.ran) >= self.after:
             if self.exits:
                 os._exit(0)
+            self.after = None
             raise KeyboardInterrupt
         if place in self.raises:
             self.raised.add(place)
@@ -94,20 +96,20 @@ listener = Listener()
 sys.addaudithook(listener)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Step:
-    """What changes, and how the run after it goes."""
+    """How a run goes: what it is about, and what befalls it."""
 
-    datasets: dict[str, list[int]]
-    replaced: int | None
-    version: int
-    xsec: float
-    chunksize: int
-    maxchunks: int | None
-    errors: str
-    damage: str
-    savemetrics: bool
-    broken: int | None
+    datasets: dict[str, list[int]] = field(default_factory=lambda: {"ttbar": [0, 1, 2], "wjets": [1, 3]})
+    version: int = 1
+    xsec: float = 1.0
+    chunksize: int = 20
+    maxchunks: int | None = None
+    errors: str = "fail"
+    savemetrics: bool = False
+    replaced: int | None = None
+    damage: tuple[str, int] = ("", 0)
+    broken: int | None = None
     fails: int | None = None
     is_io: bool = False
     memory: int | None = None
@@ -119,34 +121,61 @@ class Step:
         return self.broken is not None or self.is_io
 
 
-_MILD = {
-    "datasets": st.dictionaries(
-        st.sampled_from(list(FACTORS)), st.lists(st.integers(0, FILES - 1), max_size=4), min_size=1
-    ),
-    "replaced": st.none() | st.integers(0, FILES - 1),
+numbers = st.integers(0, FILES - 1)
+# What is edited stays edited; a step edits two things at most, so that there is something to be found again.
+_edits = {
+    "datasets": st.dictionaries(st.sampled_from(list(FACTORS)), st.lists(numbers, max_size=4), min_size=1),
+    "more": st.tuples(st.sampled_from(list(FACTORS)), numbers),
+    "less": st.integers(0, 10),
+    "turned": st.just(True),
     "version": st.integers(1, 2),
     "xsec": st.sampled_from([1.0, 0.3]),
     "chunksize": st.sampled_from([1, 5, 20, 100]),
-    "maxchunks": st.none() | st.none() | st.integers(1, 2),
-    "errors": st.sampled_from(["fail", "collect"]),
-    "damage": st.sampled_from(["", "", "", "one pack", "all packs", "an index", "lost pack", "lost index", "delete"]),
-    "savemetrics": st.booleans(),
-    "broken": st.none() | st.none() | st.integers(0, FILES - 1),
+    "maxchunks": st.none() | st.integers(1, 2),
 }
-mild_steps = st.lists(st.builds(Step, **_MILD), min_size=2, max_size=4)
-steps = st.lists(
-    st.builds(
-        Step,
-        **_MILD,
-        fails=st.none() | st.integers(0, 10),
-        is_io=st.booleans(),
-        memory=st.none() | st.none() | st.integers(0, 10),
-        stops_after=st.none() | st.none() | st.integers(0, 8),
-        crashes=st.booleans(),
-    ),
-    min_size=2,
-    max_size=5,
-)
+_edit = st.lists(st.one_of([st.tuples(st.just(name), value) for name, value in _edits.items()]), max_size=2)
+_damage = st.sampled_from(["all packs", "an index", "lost pack", "lost index", "delete"] + 4 * ["one pack"])
+_mild = {
+    "errors": st.sampled_from(["fail", "collect"]),
+    "savemetrics": st.booleans(),
+    "replaced": st.none() | st.none() | numbers,
+    "damage": st.just(("", 0)) | st.tuples(_damage, st.integers(0, 1000)),
+    "broken": st.none() | st.none() | numbers,
+}
+_rough = {
+    "fails": st.none() | st.none() | st.integers(0, 10),
+    "is_io": st.booleans(),
+    "memory": st.none() | st.none() | st.integers(0, 10),
+    "stops_after": st.none() | st.none() | st.integers(0, 8),
+    "crashes": st.booleans(),
+}
+
+
+def _sequence(found: list[tuple[list[tuple[str, Any]], dict[str, Any]]]) -> list[Step]:
+    about, steps = Step(), []
+    for edits, befalls in found:
+        about = functools.reduce(_edited, edits, about)
+        steps.append(replace(about, **befalls))
+    return steps
+
+
+def _edited(step: Step, edit: tuple[str, Any]) -> Step:
+    name, value = edit
+    datasets = {dataset: list(files) for dataset, files in step.datasets.items()}
+    if name == "more":
+        datasets.setdefault(value[0], []).append(value[1])
+    elif name == "less":
+        dataset = list(datasets)[value % len(datasets)]
+        del datasets[dataset][value % 3 :]
+    elif name == "turned":
+        datasets = dict(reversed(datasets.items()))
+    else:
+        return replace(step, **{name: value})
+    return replace(step, datasets=datasets)
+
+
+mild_steps = st.lists(st.tuples(_edit, st.fixed_dictionaries(_mild)), min_size=2, max_size=4).map(_sequence)
+steps = st.lists(st.tuples(_edit, st.fixed_dictionaries({**_mild, **_rough})), min_size=2, max_size=6).map(_sequence)
 
 
 class World:
@@ -185,23 +214,24 @@ class World:
         importlib.invalidate_caches()
         return importlib.import_module("model_analysis").Analysis()
 
-    def damage(self, how: str) -> None:
+    def damage(self, how: str, which: int) -> None:
         cache = self.folder / "cache" / "v1"
         packs, indexes = sorted(cache.rglob("*.pack")), sorted(cache.rglob("*.idx"))
         if not how or not packs:
             return
         self.doubtful |= self.kept
         self.kept.clear()
+        one = [packs[which % len(packs)]]
         if how == "delete":
             shutil.rmtree(cache)
             self.doubtful.clear()
-        for path in {"one pack": packs[len(packs) // 2 :][:1], "all packs": packs}.get(how, []):
+        for path in {"one pack": one, "all packs": packs}.get(how, []):
             data = bytearray(path.read_bytes())
-            data[len(data) // 3] ^= 255
+            data[which * 97 % len(data)] ^= 255
             path.write_bytes(data)
         for path in indexes if how == "an index" else []:
             path.write_bytes(path.read_bytes()[:-3])
-        for path in {"lost pack": packs[len(packs) // 2 :][:1], "lost index": indexes}.get(how, []):
+        for path in {"lost pack": one, "lost index": indexes}.get(how, []):
             path.unlink()
 
     def fileset(self, step: Step) -> dict[str, Any]:
@@ -282,7 +312,7 @@ def take(world: World, step: Step) -> Ran | None:
     """Make the changes of a step and run; None if there is nothing to run, or if the run crashed."""
     if step.replaced is not None:
         world.write(step.replaced, seed=world.content[step.replaced] + FILES)
-    world.damage(step.damage)
+    world.damage(*step.damage)
     analysis, fileset = world.edit(step.version), world.fileset(step)
     sound = world.path(step.broken).read_bytes() if step.broken is not None else b""
     if step.broken is not None:

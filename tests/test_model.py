@@ -87,7 +87,6 @@ def check_failure(world: World, step: Step, run: Ran) -> None:
     assert not report.complete
     assert report.missing
     partial = getattr(caught, "partial_output", None) or {"n": 0, "ids": 0}
-    finished = [item for item in run.items if item.key in world.kept or item.place in run.executed]
     in_doubt = any(item.key in world.doubtful for item in run.items)
     if isinstance(caught, KeyboardInterrupt) or step.errors == "collect":
         assert partial["n"] == report.events
@@ -96,7 +95,13 @@ def check_failure(world: World, step: Step, run: Ran) -> None:
         assert report.events == sum(map(len, present))
         ids = [content(i.number, world.content[i.number])[1][i.start : i.stop] for i in present]
         assert partial["ids"] == sum(int(part.sum()) for part in ids)
-    world.kept |= {item.key for item in finished}
+    executed = run.executed
+    if isinstance(caught, KeyboardInterrupt):
+        # What was executed less than 0.3 s before, in the bundle in hand, is lost.
+        n = report.work_items["misses"] if len({item.place for item in run.items}) == len(run.items) else 0
+        executed = executed[:n] if run.halved not in run.raised else []
+        world.doubtful |= {item.key for item in run.items if item.place in run.executed} - world.kept
+    world.kept |= {item.key for item in run.items if item.place in executed}
 
 
 def run_sequence(sequence: list[Step], **options: Any) -> None:
