@@ -6,7 +6,6 @@ counted, and failures injected, without touching the code whose fingerprint is t
 
 from __future__ import annotations
 
-import functools
 import importlib
 import itertools
 import os
@@ -132,6 +131,7 @@ _edits = {
     "xsec": st.sampled_from([1.0, 0.3]),
     "chunksize": st.sampled_from([1, 5, 20, 100]),
     "maxchunks": st.none() | st.integers(1, 2),
+    "back": st.integers(0, 10),
 }
 _edit = st.lists(st.one_of([st.tuples(st.just(name), value) for name, value in _edits.items()]), max_size=2)
 _damage = st.sampled_from(["all packs", "an index", "lost pack", "lost index", "delete"] + 4 * ["one pack"])
@@ -152,15 +152,48 @@ _rough = {
 
 
 def _sequence(found: list[tuple[list[tuple[str, Any]], dict[str, Any]]]) -> list[Step]:
-    about, steps = Step(), []
+    seen, steps = [Step()], []
     for edits, befalls in found:
-        about = functools.reduce(_edited, edits, about)
+        about = seen[-1]
+        for name, value in edits:
+            about = seen[value % len(seen)] if name == "back" else _edited(about, name, value)
+        seen.append(about)
         steps.append(replace(about, **befalls))
     return steps
 
 
-def _edited(step: Step, edit: tuple[str, Any]) -> Step:
-    name, value = edit
+def _edited(step: Step, name: str, value: Any) -> Step:
+    datasets = {dataset: list(files) for dataset, files in step.datasets.items()}
+    if name == "more":
+        datasets.setdefault(value[0], []).append(value[1])
+    elif name == "less":
+        dataset = list(datasets)[value % len(datasets)]
+        del datasets[dataset][value % 3 :]
+    elif name == "turned":
+        datasets = dict(reversed(datasets.items()))
+    else:
+        return replace(step, **{name: value})
+    return replace(step, datasets=datasets)
+
+
+def _sequences(befalls: dict[str, Any], n: int) -> st.SearchStrategy[list[Step]]:
+    """Return lists of steps of which every other goes undisturbed."""
+    step = st.tuples(_edit, st.just({}) | st.fixed_dictionaries(befalls))
+    return st.lists(step, min_size=2, max_size=n).map(_sequence)
+
+
+def _sequence(found: list[tuple[list[tuple[str, Any]], dict[str, Any]]]) -> list[Step]:
+    seen, steps = [Step()], []
+    for edits, befalls in found:
+        about = seen[-1]
+        for name, value in edits:
+            about = seen[value % len(seen)] if name == "back" else _edited(about, name, value)
+        seen.append(about)
+        steps.append(replace(about, **befalls))
+    return steps
+
+
+def _edited(step: Step, name: str, value: Any) -> Step:
     datasets = {dataset: list(files) for dataset, files in step.datasets.items()}
     if name == "more":
         datasets.setdefault(value[0], []).append(value[1])
@@ -176,6 +209,10 @@ def _edited(step: Step, edit: tuple[str, Any]) -> Step:
 
 mild_steps = st.lists(st.tuples(_edit, st.fixed_dictionaries(_mild)), min_size=2, max_size=4).map(_sequence)
 steps = st.lists(st.tuples(_edit, st.fixed_dictionaries({**_mild, **_rough})), min_size=2, max_size=6).map(_sequence)
+
+
+mild_steps = _sequences(_mild, 4)
+steps = _sequences({**_mild, **_rough}, 6)
 
 
 class World:

@@ -82,6 +82,13 @@ def test_eighty_results_of_ten_megabytes_need_no_more_than_fifteen(
         warm = run(folder, 80, "many", **options)
         assert warm["counts"]["loaded"] == 1  # type: ignore[index]
         assert warm["peak_mb"] < few["peak_mb"] + MORE_MB
+        packs = sorted((folder / "many").rglob("*.pack"))
+        computed = [pack for pack in packs if pack.name.startswith("b")]
+        for pack in {*packs}.difference(computed[1:]):
+            pack.unlink()
+        again = run(folder, 80, "many", **options)
+        assert 0 < again["items"]["misses"] < 80  # type: ignore[index]
+        assert again["peak_mb"] < few["peak_mb"] + MORE_MB
     for name in ("few", "many"):
         shutil.rmtree(folder / name, ignore_errors=True)
 
