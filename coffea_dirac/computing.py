@@ -82,10 +82,10 @@ class Computing:
         self._part_of: dict[int, int] = {}
 
     def add(self, positions: Sequence[int]) -> None:
-        """Take on work items; only before the first bundle leaves they are put together by file."""
+        """Take on work items; only the first ones are put together by file."""
         triples = [(i, self._plan.items[i], self._plan.keys[i]) for i in positions]
         self.waiting.update(positions)
-        if self._n_bundles:
+        if self._n_bundles or self._pending:
             for triple in triples:
                 self._pending.add(triple)
         else:

@@ -78,6 +78,24 @@ def test_a_record_counts_wherever_its_file_is_listed(scenario: Scenario, make: s
     assert (result.hits, result.misses) == (3, 1)
 
 
+@pytest.mark.parametrize("make", [INLINE, WORKERS], ids=["inline", "workers"])
+def test_many_known_records_are_merged_while_others_are_computed(scenario: Scenario, make: str) -> None:
+    scenario.run(fileset={"ttbar": scenario.fileset["ttbar"]}, runner={"chunksize": 2, "maxchunks": 49})
+    more = scenario.run(make=make, compare=True, runner={"chunksize": 2})
+    assert more.error is None
+    assert more.out == pytest.approx(more.plain, rel=1e-12)
+    assert (more.hits, more.misses) == (49, 51)
+    write_nano(scenario.folder / "three.root", seed=3)
+    scenario.fileset["ttbar"]["files"].append("three.root")
+    for pack in packs(scenario):
+        if pack.name.startswith("m"):
+            pack.unlink()
+    again = scenario.run(make=make, compare=True, runner={"chunksize": 2})
+    assert again.error is None
+    assert again.out == pytest.approx(again.plain, rel=1e-12)
+    assert (again.hits, again.misses) == (100, 50)
+
+
 def packs(scenario: Scenario) -> list[Path]:
     return sorted((scenario.folder / "cache").glob("v1/s/*/p/*.pack"))
 
