@@ -336,7 +336,11 @@ class Ran:
 def items_of(world: World, step: Step, fileset: Any) -> list[Item]:
     """Return the work items as coffea divides the fileset."""
     found = []
-    for item in world.runner(processor.IterativeExecutor(status=False), step).preprocess(fileset):
+    with warnings.catch_warnings():
+        # coffea says that it skips a bad file.
+        warnings.simplefilter("ignore", UserWarning)
+        plan = list(world.runner(processor.IterativeExecutor(status=False), step).preprocess(fileset))
+    for item in plan:
         number, start, stop = int(Path(item.filename).stem), item.entrystart, item.entrystop
         seed, xsec = world.content[number], step.xsec * FACTORS[item.dataset]
         first = 1000 * seed + start if stop > start else -1

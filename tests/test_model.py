@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from model import Ran, Step, World, content, mild_steps, plain, steps, take
 
 from coffea_dirac.errors import ProcessingError
@@ -120,7 +120,9 @@ def run_sequence(sequence: list[Step], **options: Any) -> None:
 
 
 def profile(n: int) -> Any:
-    return settings(max_examples=n, deadline=None, suppress_health_check=list(HealthCheck))
+    # Not shrunk: sequences are short, and a run of one takes a second.
+    phases = [Phase.explicit, Phase.reuse, Phase.generate]
+    return settings(max_examples=n, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
 
 
 @profile(25)
