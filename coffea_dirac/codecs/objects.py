@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import MemberDescriptorType
 from typing import Any
 
@@ -79,10 +79,18 @@ def why_not(kind: type) -> str:
     return "" if _is_of_python(kind) else "a part of it is not written in Python"
 
 
-def hook_of(kind: type) -> str:
-    """Return the method of a class that would have to run when an instance is taken apart, empty if there is none."""
+def hook_of(kind: type, *, libraries: Collection[str] = ()) -> str:
+    """Return the method of a class that would have to run when an instance is taken apart, empty if there is none.
+
+    Parameters
+    ----------
+    kind : type
+        The class.
+    libraries : collection of str
+        Top-level packages whose classes among its bases are known.
+    """
     for base in kind.__mro__:
-        if base.__module__ not in _LIBRARIES:
+        if base.__module__ not in _LIBRARIES and base.__module__.partition(".")[0] not in libraries:
             for hook in _HOOKS:
                 if hook in vars(base) and not _is_of_dataclass(base, hook):
                     return hook

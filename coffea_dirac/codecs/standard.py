@@ -22,7 +22,7 @@ _PATHS: Mapping[str, type] = {
     kind.__name__: kind
     for kind in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
 }
-# The letters of array.array whose items are of one size everywhere, and those of C's own sizes.
+# Numbers; an array of characters is no business of results.
 _LETTERS = frozenset("bBhHiIlLqQfd")
 
 
@@ -48,11 +48,6 @@ def _write_duration(_: Encoder, value: dt.timedelta) -> Node:
 def _write_timezone(encoder: Encoder, value: dt.timezone) -> Node:
     # What it was made of; the name is given or follows from the offset.
     return ["datetime:timezone", *(encoder.node(part) for part in value.__getinitargs__())]  # type: ignore[attr-defined]
-
-
-def _read_timezone(decoder: Decoder, args: Sequence[Any]) -> dt.timezone:
-    found = dt.timezone(*map(decoder.value, args))
-    return dt.timezone.utc if found == dt.timezone.utc and len(args) == 1 else found
 
 
 def _write_zone(encoder: Encoder, value: zoneinfo.ZoneInfo) -> Node:
@@ -125,7 +120,7 @@ READERS: Mapping[str, Reader] = {
     "datetime:date": lambda _, args: dt.date(*args),
     "datetime:time": lambda decoder, args: dt.time(*args[0], fold=args[1], tzinfo=decoder.value(args[2])),
     "datetime:timedelta": lambda _, args: dt.timedelta(*args),
-    "datetime:timezone": _read_timezone,
+    "datetime:timezone": lambda decoder, args: dt.timezone(*map(decoder.value, args)),
     "zoneinfo:zone": lambda _, args: zoneinfo.ZoneInfo(args[0]),
     "decimal:decimal": lambda _, args: decimal.Decimal(args[0]),
     "fractions:fraction": lambda decoder, args: fractions.Fraction(*map(decoder.value, args)),
