@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from types import CellType, FunctionType
 from typing import Any
 
+import boost_histogram as bh
 import hist
 import numpy as np
 from coffea.processor import accumulator as coffea
@@ -15,7 +17,7 @@ from coffea.processor import accumulator as coffea
 from coffea_dirac.codecs.live import function_name, is_closed, known_code, known_function, rebinds
 from coffea_dirac.codecs.objects import class_name, class_of, why_not
 from coffea_dirac.codecs.tree import Decoder, Encoder, Node
-from coffea_dirac.errors import CodecError, PayloadError
+from coffea_dirac.errors import PayloadError
 
 _COFFEA = (
     coffea.value_accumulator,
@@ -37,7 +39,13 @@ _MAKERS: Mapping[str, Any] = {
     **{f"numpy.{name}": getattr(np, name) for name in ("zeros", "ones", "full", "array")},
     "hist.Hist": hist.Hist,
 }
-_INSTEAD = "use a type (int, float, list, ...), functools.partial of one, a function of a module, or return dict(...) of it"
+# What variables around a function may hold.
+_LEAVES = (
+    *(bool, int, float, complex, str, bytes, type, np.generic, np.dtype),
+    *(functools.partial, FunctionType, bh.axis.Axis, bh.storage.Storage, enum.Enum),
+)
+_MOST_ITEMS, _MOST_BYTES = 1000, 1 << 16
+_INSTEAD = "use a type (int, list, ...), functools.partial of one, a function of a module, or return dict(...) of it"
 
 
 def write_factory(encoder: Encoder, value: Any, factory: Any) -> Node:
@@ -69,25 +77,43 @@ def _write_function(encoder: Encoder, value: Any, function: Any) -> Node:
         raise encoder.refuse(
             value,
             f"its default_factory is {getattr(function, '__qualname__', function)}, which cannot be found from the "
-            f"processor or assigns to variables around it; {_INSTEAD}",
+            f"processor or assigns to variables around it: {_INSTEAD}",
         )
-    try:
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        defaults = function.__defaults__
-        around = [defaults and list(defaults), function.__kwdefaults__, cells]
-        return ["closure", name, *(a if a is None else _around(encoder, value, a) for a in around)]
-    except (CodecError, ValueError) as error:
+    if (around := _around(function)) is None:
         raise encoder.refuse(
             value,
-            f"its default_factory is {function.__qualname__}, and a variable around it cannot be kept ({error}); "
-            "give it what it needs of self as a local variable of a plain type",
-        ) from error
+            f"its default_factory is {function.__qualname__}, and a variable around it is no plain value: give it what "
+            "it needs of self or of events as a local variable (numbers, texts, small arrays, axes, types)",
+        )
+    defaults, named, cells = around
+    return [
+        "closure",
+        name,
+        defaults and [_argument(encoder, value, item) for item in defaults],
+        named and [[key, _argument(encoder, value, item)] for key, item in named.items()],
+        [_argument(encoder, value, item) for item in cells],
+    ]
 
 
-def _around(encoder: Encoder, value: Any, items: list[Any] | dict[str, Any]) -> Node:
-    if isinstance(items, dict):
-        return [[name, _argument(encoder, value, item)] for name, item in items.items()]
-    return [_argument(encoder, value, item) for item in items]
+def _around(function: FunctionType) -> tuple[Any, Any, list[Any]] | None:
+    """Return what a function needs besides its code: defaults and the variables around it; None if not all is plain."""
+    try:
+        cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    except ValueError:
+        return None
+    around = function.__defaults__, function.__kwdefaults__, cells
+    return around if all(map(_is_plain, around)) else None
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether an item is small and stands for itself: never the events, whose columns would all be read."""
+    if isinstance(item, list | tuple | set | frozenset):
+        return len(item) <= _MOST_ITEMS and all(map(_is_plain, item))
+    if isinstance(item, dict):
+        return _is_plain(list(item)) and _is_plain(list(item.values()))
+    if isinstance(item, np.ndarray):
+        return type(item) is np.ndarray and item.nbytes <= _MOST_BYTES
+    return item is None or isinstance(item, _LEAVES)
 
 
 def _argument(encoder: Encoder, value: Any, argument: Any) -> Node:

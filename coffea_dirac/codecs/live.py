@@ -12,7 +12,7 @@ import functools
 import itertools
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from coffea_dirac.fingerprint.code import signature
@@ -136,7 +136,7 @@ def offer(root: Any) -> None:
         waiting += _parts(thing, home)
 
 
-def _parts(thing: Any, home: str) -> list[Any]:
+def _parts(thing: Any, home: str) -> Iterable[Any]:
     """Take notice of a thing and return what it leads to."""
     if isinstance(thing, types.MethodType | staticmethod | classmethod):
         return [thing.__func__, getattr(thing, "__self__", None)]
@@ -145,11 +145,15 @@ def _parts(thing: Any, home: str) -> list[Any]:
     if isinstance(thing, functools.cached_property | functools.partial):
         return [thing.func, *getattr(thing, "args", ()), *getattr(thing, "keywords", {}).values()]
     if type(thing) in _CONTAINERS:
-        return list(itertools.islice(thing, _LONGEST))
+        return itertools.islice(thing, _LONGEST)
     if isinstance(thing, dict):
         return [getattr(thing, "default_factory", None), *itertools.islice(dict.values(thing), _LONGEST)]
     if isinstance(thing, types.FunctionType):
         return _parts_of_function(thing) if _is_near(thing.__module__, home) else []
+    return _parts_of_object(thing, home)
+
+
+def _parts_of_object(thing: Any, home: str) -> list[Any]:
     kind = thing if isinstance(thing, type) else type(thing)
     if not _is_near(kind.__module__, home):
         return []
@@ -189,7 +193,9 @@ def _parts_of_function(function: types.FunctionType) -> list[Any]:
     return parts
 
 
-def _remember(name: str, code: types.CodeType, names: dict[str, Any], function: types.FunctionType | None = None) -> None:
+def _remember(
+    name: str, code: types.CodeType, names: dict[str, Any], function: types.FunctionType | None = None
+) -> None:
     _codes[name] = code, names
     if function is not None and is_closed(function):
         _functions[name] = function

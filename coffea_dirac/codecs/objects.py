@@ -37,6 +37,7 @@ _CONTENTS: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     bytes: bytes.__bytes__,
 }
+_FACTORY: Any = vars(collections.defaultdict)["default_factory"]
 # What Python calls while it takes an object apart or puts it together; ours must do without.
 _HOOKS = (
     "__reduce__",
@@ -122,7 +123,7 @@ def _content(kind: type) -> Any:
 def class_name(encoder: Encoder, value: Any, kind: type) -> list[Node]:
     """Return the nodes that name a class, which is found again by them; refuse if it would not be."""
     if "<locals>" in kind.__qualname__:
-        raise encoder.refuse(value, f"the class {kind.__qualname__} is defined inside a function: define it at top level")
+        raise encoder.refuse(value, f"{kind.__qualname__} is defined inside a function: define it at top level")
     remember_class(kind)
     if known_class(kind.__module__, kind.__qualname__) is not kind:
         raise encoder.refuse(
@@ -146,8 +147,7 @@ def _write_object(encoder: Encoder, value: Any) -> Node:
     name = class_name(encoder, value, kind)
     state = [[key, _write_attribute(encoder, value, key, item)] for key, item in _attributes(value)]
     if isinstance(value, collections.defaultdict):
-        factory = collections.defaultdict.default_factory.__get__(value)  # type: ignore[attr-defined]
-        state.append(["default_factory", _write_factory(encoder, value, factory)])
+        state.append(["default_factory", _write_factory(encoder, value, _FACTORY.__get__(value))])
     return ["object", *name, _layout(kind), state, _write_content(encoder, value)]
 
 
@@ -222,7 +222,7 @@ def _read_object(decoder: Decoder, args: Sequence[Any]) -> Any:
     for name, node in state:
         item = _read_factory(decoder, node) if name == "default_factory" else decoder.value(node)
         if name == "default_factory" and isinstance(found, collections.defaultdict):
-            collections.defaultdict.default_factory.__set__(found, item)  # type: ignore[attr-defined]
+            _FACTORY.__set__(found, item)
         elif name in slots:
             slots[name].__set__(found, item)
         else:
@@ -242,7 +242,7 @@ def _read_content(decoder: Decoder, kind: type, node: Node) -> Any:
     if base not in (list, set, tuple, frozenset):
         content = decoder.value(node)
         if type(content) is not base:
-            raise PayloadError(f"a {kind.__qualname__} holds a {type(content).__name__} where a {base.__name__} belongs")
+            raise PayloadError(f"a {kind.__qualname__} holds a {type(content).__name__}, no {base.__name__}")
         return base.__new__(kind, content)
     items = read_sequence(decoder, node)
     if base in (tuple, frozenset):

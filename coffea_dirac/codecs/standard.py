@@ -56,6 +56,10 @@ def _write_zone(encoder: Encoder, value: zoneinfo.ZoneInfo) -> Node:
     return ["zoneinfo:zone", value.key]
 
 
+def _write_path(encoder: Encoder, value: pathlib.PurePath) -> Node:
+    return ["pathlib:path", type(value).__name__, encoder.node(str(value))]
+
+
 def _write_slice(encoder: Encoder, value: slice) -> Node:
     return ["builtins:slice", *map(encoder.node, (value.start, value.stop, value.step))]
 
@@ -107,7 +111,7 @@ _WRITERS: Mapping[type, Writer] = {
         encoder.node(value.denominator),
     ],
     uuid.UUID: lambda _, value: ["uuid:uuid", value.hex, value.is_safe.value],
-    **dict.fromkeys(_PATHS.values(), lambda encoder, value: ["pathlib:path", type(value).__name__, encoder.node(str(value))]),
+    **dict.fromkeys(_PATHS.values(), _write_path),
     range: _write_range,
     slice: _write_slice,
     type(Ellipsis): lambda *_: ["builtins:ellipsis"],
@@ -116,9 +120,9 @@ _WRITERS: Mapping[type, Writer] = {
     array.array: _write_array,
 }
 READERS: Mapping[str, Reader] = {
-    "datetime:datetime": lambda decoder, args: dt.datetime(*args[0], fold=args[1], tzinfo=decoder.value(args[2])),
+    "datetime:datetime": lambda d, args: dt.datetime(*args[0]).replace(fold=args[1], tzinfo=d.value(args[2])),
     "datetime:date": lambda _, args: dt.date(*args),
-    "datetime:time": lambda decoder, args: dt.time(*args[0], fold=args[1], tzinfo=decoder.value(args[2])),
+    "datetime:time": lambda d, args: dt.time(*args[0]).replace(fold=args[1], tzinfo=d.value(args[2])),
     "datetime:timedelta": lambda _, args: dt.timedelta(*args),
     "datetime:timezone": lambda decoder, args: dt.timezone(*map(decoder.value, args)),
     "zoneinfo:zone": lambda _, args: zoneinfo.ZoneInfo(args[0]),
