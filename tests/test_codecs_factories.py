@@ -253,3 +253,40 @@ def test_another_process_loads_results_with_lambdas_and_classes_of_the_users(
     assert cold.misses == 4
     warm = scenario.run(make=make)
     assert (warm.hits, warm.counts["loaded"], warm.out) == (4, 1, cold.out)
+
+
+SCRIPT = """
+import collections, dataclasses, enum
+import numpy as np
+
+class Channel(enum.Enum):
+    EE = 1
+
+@dataclasses.dataclass
+class Yield:
+    total: float
+    def __add__(self, other):
+        return Yield(self.total + other.total)
+
+class Analysis(processor.ProcessorABC):
+    bins = 3
+    def process(self, events):
+        bins = self.bins
+        found = collections.defaultdict(lambda: collections.defaultdict(lambda: np.zeros(bins)))
+        found["a"]["b"] += float(len(events))
+        return {"yield": Yield(float(len(events))), "zeros": found, "channel": {Channel.EE}}
+    def postprocess(self, accumulator):
+        accumulator["zeros"]["new"]["x"] += 1
+        return accumulator
+"""
+
+
+def test_classes_and_lambdas_of_a_script_are_found_in_the_next_session(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path)
+    options: dict[str, Any] = {"before": SCRIPT, "processor": "Analysis()"}
+    make = "executor = DiracExecutor(cache='cache', workers=2, status=False)"
+    cold = scenario.run(make=make, compare=True, **options)
+    assert (cold.error, cold.warnings, cold.misses) == (None, [], 4)
+    assert cold.out == cold.plain
+    warm = scenario.run(make=make, **options)
+    assert (warm.error, warm.hits, warm.counts["loaded"], warm.out) == (None, 4, 1, cold.out)
