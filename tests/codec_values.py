@@ -245,7 +245,12 @@ def pandas_values() -> dict[str, Any]:
             pd.Series(["x", None, "ä"]),
             pd.Series(["x", None], dtype=pd.StringDtype("python")),
             pd.Series(["x", None], dtype=pd.StringDtype("pyarrow")),
-            pd.Series(["x", None], dtype=pd.StringDtype("python", na_value=np.nan)),
+            # The third kind is new in pandas 3.
+            *(
+                [pd.Series(["x", None], dtype=pd.StringDtype("python", na_value=np.nan))]
+                if pd.__version__ >= "3"
+                else []
+            ),
         ],
         "masked": [
             pd.Series([1, None], dtype="Int64"),

@@ -62,7 +62,7 @@ def test_what_comes_back_can_be_changed() -> None:
         (pd.Series(pd.arrays.SparseArray([0, 0, 1])), "Sparse"),
         (pd.Series([True, None], dtype="bool[pyarrow]"), "pyarrow"),
         (pd.DataFrame({"n": [object()]}), "builtins.object"),
-        (pd.Timestamp("2026-01-01", tz=dateutil.tz.gettz("Europe/Paris")), "cannot be had by its name"),
+        (pd.Timestamp("2026-01-01", tz=dateutil.tz.tzoffset("here", 5400)), "cannot be had by its name"),
         (
             pd.date_range("2026", periods=2, freq=pd.offsets.CustomBusinessDay(holidays=["2026-01-02"])),
             "index.freq = None",
@@ -83,5 +83,7 @@ def test_what_lies_under_missing_numbers_does_not_matter() -> None:
 def test_the_values_have_the_dtypes_that_they_are_there_for() -> None:
     # pandas' guesses change from version to version; without these the round trips would say less than they seem to.
     values = pandas_values()
-    assert {str(value.dtype) for value in values["texts"]} == {"str", "string"}
+    assert {str(value.dtype) for value in values["texts"][1:]} == {"string"} | (
+        {"str"} if pd.__version__ >= "3" else set()
+    )
     assert all(value.dtype == object for value in values["objects"][:5])
