@@ -68,6 +68,11 @@ def why_not(kind: type) -> str:
     """Return why instances of a class cannot be written as their attributes, empty if they can."""
     if base := next((base.__name__ for base in kind.__mro__[1:] if has_own_codec(base)), ""):
         return f"its base {base} has a codec of its own"
+    return _why_never(kind)
+
+
+@functools.lru_cache(maxsize=1024)
+def _why_never(kind: type) -> str:
     if hook := hook_of(kind):
         return f"its class defines {hook}"
     is_of_coffea = kind.__module__ == _COFFEA[0] and kind.__name__ in _COFFEA[1]
@@ -103,7 +108,6 @@ def _is_of_dataclass(base: type, hook: str) -> bool:
     return hook in ("__getstate__", "__setstate__") and getattr(vars(base)[hook], "__module__", "") == "dataclasses"
 
 
-@functools.lru_cache(maxsize=1024)
 def _is_of_python(kind: type) -> bool:
     """Whether an instance is its attributes and its content, with nothing in memory besides."""
     if any("__getstate__" in vars(base) for base in kind.__mro__ if base.__module__ not in _LIBRARIES):
@@ -151,8 +155,9 @@ def _write_object(encoder: Encoder, value: Any) -> Node:
     return ["object", *name, _layout(kind), state, _write_content(encoder, value)]
 
 
+@functools.lru_cache(maxsize=1024)
 def _layout(kind: type) -> list[str] | None:
-    """Return the names of the fields of a dataclass."""
+    """Return the names of the fields of a dataclass; not to be changed."""
     return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else None
 
 
@@ -184,6 +189,7 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
             continue
 
 
+@functools.lru_cache(maxsize=1024)
 def _slots(kind: type) -> dict[str, MemberDescriptorType]:
     found: dict[str, MemberDescriptorType] = {}
     for base in kind.__mro__:

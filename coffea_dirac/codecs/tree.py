@@ -8,6 +8,7 @@ are is written here and in the modules of `_GROUPS`, so a payload can name no co
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import json
@@ -271,6 +272,7 @@ def _built_in(kind: type) -> Writer | None:
     return found
 
 
+@functools.lru_cache(maxsize=1024)
 def _of_library(kind: type) -> Writer | None:
     # Subclasses that a library makes as it runs (awkward's arrays with behavior) live in other modules than it.
     for library in dict.fromkeys(base.__module__.partition(".")[0] for base in kind.__mro__):
