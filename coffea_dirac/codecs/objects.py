@@ -147,7 +147,7 @@ def class_of(module: str, qualname: str, why: Callable[[type], str]) -> type:
 
 
 def _write_object(encoder: Encoder, value: Any) -> Node:
-    kind = type(value)
+    kind: Any = type(value)
     name = class_name(encoder, value, kind)
     state = [[key, _write_attribute(encoder, value, key, item)] for key, item in _attributes(value)]
     if isinstance(value, collections.defaultdict):
@@ -182,7 +182,8 @@ def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
         yield from object.__getattribute__(value, "__dict__").items()
     except AttributeError:
         pass
-    for name, slot in _slots(type(value)).items():
+    kind: Any = type(value)
+    for name, slot in _slots(kind).items():
         try:
             yield name, slot.__get__(value)
         except AttributeError:
