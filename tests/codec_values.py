@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import array
+import datetime as dt
+import decimal
+import fractions
 import functools
+import pathlib
 import struct
-from collections import Counter, OrderedDict, defaultdict
+import types
+import uuid
+import zoneinfo
+from collections import Counter, OrderedDict, defaultdict, deque
 from typing import Any
 
 import awkward as ak
 import boost_histogram as bh
 import hist
 import numpy as np
+import pandas as pd
 from coffea.processor import accumulator as coffea
 
 
@@ -22,6 +31,12 @@ def same(a: Any, b: Any) -> bool:  # noqa: C901 - one branch for each kind
         return _same_histogram(a, b)
     if isinstance(a, ak.Array | ak.Record):
         return _same_awkward(a, b)
+    if isinstance(a, pd.DataFrame | pd.Series | pd.Index):
+        return _same_pandas(a, b)
+    if isinstance(a, bh.axis.Axis):
+        return same(a.__dict__, b.__dict__) and a.traits == b.traits and _state(a) == _state(b)
+    if isinstance(a, bh.storage.Storage):
+        return True
     if isinstance(a, np.ma.MaskedArray):
         fill = same(a._fill_value, b._fill_value)
         return (
@@ -29,6 +44,12 @@ def same(a: Any, b: Any) -> bool:  # noqa: C901 - one branch for each kind
         )
     if isinstance(a, np.ndarray | np.generic):
         return _same_array(a, b)
+    if a is pd.NaT or a is pd.NA:
+        return a is b
+    if isinstance(a, dt.datetime | dt.time):
+        return (a.isoformat(), a.fold, repr(a.tzinfo)) == (b.isoformat(), b.fold, repr(b.tzinfo))
+    if isinstance(a, decimal.Decimal):
+        return str(a) == str(b)
     if isinstance(a, float):
         return struct.pack("<d", a) == struct.pack("<d", b)
     if isinstance(a, complex):
@@ -74,6 +95,28 @@ def _same_factory(a: Any, b: Any) -> bool:
             and same(a.keywords, b.keywords)
         )
     return a is b or same(a, b)
+
+
+def _same_pandas(a: Any, b: Any) -> bool:
+    """Whether types, dtypes, names, order, frequency and every item agree; pandas' own comparison asks for less."""
+    if isinstance(a, pd.DataFrame):
+        columns = (
+            all(_same_pandas(a.iloc[:, i], b.iloc[:, i]) for i in range(a.shape[1])) if a.shape == b.shape else False
+        )
+        return (
+            columns and same(a.attrs, b.attrs) and _same_pandas(a.index, b.index) and _same_pandas(a.columns, b.columns)
+        )
+    if isinstance(a, pd.MultiIndex):
+        levels = len(a.levels) == len(b.levels) and all(map(_same_pandas, a.levels, b.levels))
+        return (
+            levels and same(list(a.names), list(b.names)) and same_items([*map(list, a.codes)], [*map(list, b.codes)])
+        )
+    if a.dtype != b.dtype or repr(a.dtype) != repr(b.dtype) or not same(a.name, b.name):
+        return False
+    if isinstance(a, pd.Series):
+        notes = same(a.attrs, b.attrs) and a.flags.allows_duplicate_labels == b.flags.allows_duplicate_labels
+        return notes and _same_pandas(a.index, b.index) and same_items(list(a.array), list(b.array))
+    return getattr(a, "freq", None) == getattr(b, "freq", None) and same_items(list(a.array), list(b.array))
 
 
 def _same_histogram(a: Any, b: Any) -> bool:
@@ -176,6 +219,96 @@ def filled(axis: Any, storage: Any, *, seed: int = 0, size: int = 40) -> Any:
     return found
 
 
+def pandas_values() -> dict[str, Any]:
+    texts = pd.Series(["x", None], index=pd.Index(["p", "q"], dtype=object), dtype=object, name=("a", 1))
+    days = pd.date_range("2026-01-01", periods=2, freq="D", name="day")
+    noted = pd.DataFrame({"n": [1, 2]})
+    noted.attrs["lumi"] = {"b": 41.5, "a": [np.float32(1)]}
+    return {
+        "numbers": pd.DataFrame(
+            {"a": [1, 2], "b": [0.5, np.nan], "u": np.array([1, 2], "u1"), "h": np.array([1, 2], "f2")}
+        ),
+        # What pandas would guess to be texts, numbers or times, had it not been told that they are objects.
+        "objects": [
+            texts,
+            pd.Series([1, 2], dtype=object),
+            pd.Series([dt.datetime(2026, 1, 1), np.datetime64("2026-01-01")], dtype=object),
+            pd.Series([np.str_("a")], dtype=object),
+            pd.Series([{"a": 1}, (2, 3), None], dtype=object),
+            pd.DataFrame([[1, 2]], columns=pd.Index(["a", "b"], dtype=object)),
+            pd.DataFrame({"o": pd.Series(["a", "b"], dtype=object), "s": ["c", "d"], "i": [1, 2]}),
+            pd.Index([1, 2], dtype=object),
+            pd.MultiIndex.from_arrays([pd.Index(["a", "b"], dtype=object), [1, 2]]),
+            pd.Series(pd.Categorical.from_codes([0, 1], pd.Index(["a", "b"], dtype=object))),
+        ],
+        "texts": [
+            pd.Series(["x", None, "ä"]),
+            pd.Series(["x", None], dtype=pd.StringDtype("python")),
+            pd.Series(["x", None], dtype=pd.StringDtype("pyarrow")),
+            # The third kind is new in pandas 3.
+            *(
+                [pd.Series(["x", None], dtype=pd.StringDtype("python", na_value=np.nan))]
+                if pd.__version__ >= "3"
+                else []
+            ),
+        ],
+        "masked": [
+            pd.Series([1, None], dtype="Int64"),
+            pd.Series([1.5, None], dtype="Float32"),
+            pd.Series([True, None], dtype="boolean"),
+        ],
+        "arrow": [
+            pd.Series([1, None], dtype="int64[pyarrow]"),
+            pd.Series([1.5, None, np.nan], dtype="float[pyarrow]"),
+            pd.Series(["x", None], dtype="string[pyarrow]"),
+        ],
+        "categories": [
+            pd.Series(pd.Categorical(["u", None, "u"], categories=["d", "u"], ordered=True)),
+            pd.CategoricalIndex(["a", "b", "a"], name="c"),
+            pd.Categorical([1, 2]).categories,
+            pd.cut(pd.Series([1, 2, 3]), 2),
+        ],
+        "times": [
+            days,
+            pd.date_range("2026", periods=2, freq="h", tz="US/Eastern"),
+            pd.to_timedelta([1, 2], "s"),
+            pd.Series(pd.to_datetime(["2026-01-01T00:00:00+02:00", None])),
+            pd.Series(np.array(["2026-01-01", "NaT"], "M8[s]")),
+            pd.Series(pd.DatetimeIndex(np.array(["2026-01-01"], "M8[ms]"), tz="Europe/Paris")),
+            pd.Series(pd.period_range("2026", periods=2, freq="M")),
+            pd.period_range("2026", periods=2, freq="D", name="q"),
+            pd.interval_range(0, 2),
+            pd.IntervalIndex.from_breaks(days, closed="left"),
+        ],
+        "moments": [
+            pd.Timestamp("2026-01-01 00:00:00.123456789", tz="UTC"),
+            pd.Timestamp("2026-01-01"),
+            pd.Timedelta("-1s"),
+            pd.Period("2026-01", "M"),
+            pd.Interval(0, 1.5, closed="both"),
+            pd.NaT,
+            pd.NA,
+        ],
+        "indexes": [
+            pd.RangeIndex(1, 10, 3, name="n"),
+            pd.Index([1.5, np.nan]),
+            pd.MultiIndex.from_tuples([("b", 1), ("a", np.nan)], names=["x", None])[1:],
+            pd.DataFrame({"x": [1, 2, 3]}, index=pd.MultiIndex.from_product([["r"], [1, 2, 3]], names=["run", "lumi"])),
+            pd.DataFrame({"x": [1, 2]}, index=["same", "same"]),
+            pd.DataFrame([[1, 2]], columns=["same", "same"]),
+            pd.DataFrame([[1, 2.5]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["x", None])),
+            pd.DataFrame(np.zeros((2, 3))),
+        ],
+        "empty": [
+            pd.DataFrame(),
+            pd.DataFrame(index=pd.RangeIndex(3)),
+            pd.DataFrame(columns=["a", "b"]),
+            pd.Series(dtype="f4"),
+        ],
+        "notes": [noted, noted["n"].set_flags(allows_duplicate_labels=False)],
+    }
+
+
 def named_values() -> dict[str, Any]:
     """Return one value of each kind; made anew in each process."""
     rng = np.random.default_rng(3)
@@ -198,6 +331,38 @@ def named_values() -> dict[str, Any]:
             defaultdict(functools.partial(defaultdict, functools.partial(list, (1, 2))), x=defaultdict(list)),
             defaultdict(np.float64, y=np.float64(1)),
         ],
+        "standard library": [
+            dt.datetime(2026, 11, 23, 1, 2, 3, 4),
+            dt.datetime(2026, 10, 25, 2, 30, fold=1, tzinfo=zoneinfo.ZoneInfo("Europe/Zurich")),
+            dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+            dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=-3), "here")),
+            dt.date(1, 1, 1),
+            dt.time(23, 59, 59, 999999, fold=1),
+            dt.timedelta(-1, 2, 3),
+            *map(decimal.Decimal, ("1.50", "-0", "NaN", "sNaN12", "1E+30", "Infinity")),
+            fractions.Fraction(-1, 3),
+            uuid.UUID(int=5),
+            pathlib.PurePosixPath("a/../b"),
+            pathlib.PurePosixPath("\udc80"),
+            pathlib.PureWindowsPath("C:\\a"),
+            range(1, 10, 2),
+            range(1 << 70),
+            slice(None, 3, None),
+            Ellipsis,
+            types.SimpleNamespace(b=1, a=[2]),
+            types.MappingProxyType({"b": 1, "a": 2}),
+            deque([1, [2]], maxlen=3),
+            deque(),
+            array.array("d", [1.5, -0.0]),
+            array.array("b"),
+        ],
+        "axes and storages": [
+            *(axis() for axis in AXES.values()),
+            *STORAGES,
+            bh.axis.Regular(2, 0, 1, metadata={"a": 1}),
+        ],
+        "dtypes": [np.dtype("f8"), np.dtype(">i2"), aligned],
+        **{f"pandas {name}": value for name, value in pandas_values().items()},
         "coffea": [
             coffea.defaultdict_accumulator(int, {"sumw": 3}),
             coffea.defaultdict_accumulator(functools.partial(coffea.defaultdict_accumulator, float), {"x": 1}),

@@ -364,6 +364,36 @@ def test_a_type_that_is_not_registered_here_is_not_loaded(monkeypatch: pytest.Mo
         decode(*payload)
 
 
+class Finer(Spectrum):
+    def __add__(self, other: Any) -> Any:
+        return self
+
+
+@pytest.mark.usefixtures("own_codecs")
+def test_a_dump_that_fails_names_the_place_and_a_load_that_fails_is_a_miss() -> None:
+    register_codec(Spectrum, lambda s: 1 / s.counts, Spectrum)
+    with pytest.raises(CodecError, match=r"result\['s'\]\[0\] is a .*Spectrum.*dump function raised ZeroDivisionError"):
+        encode({"s": [Spectrum(0)]})
+    register_codec(Spectrum, lambda s: {"inner": s.counts}, lambda t: Spectrum(t["other"]))
+    with pytest.raises(CodecError, match=r"result\['s'\]\['dump\(\)'\]\['inner'\] is a builtins.object"):
+        encode({"s": Spectrum(object())})
+    with pytest.raises(PayloadError, match="KeyError: 'other'"):
+        decode(*encode(Spectrum(3)))
+    register_codec(Spectrum, lambda s: s, lambda s: s)
+    with pytest.raises(CodecError, match="contains itself"):
+        encode(Spectrum(3))
+
+
+@pytest.mark.usefixtures("own_codecs")
+def test_a_subclass_of_a_registered_type_is_refused_until_it_is_registered_too() -> None:
+    assert type(again(Finer(1))) is Finer
+    register_codec(Spectrum, lambda s: s.counts, Spectrum)
+    with pytest.raises(CodecError, match=r"register_codec\(Finer, dump, load\)"):
+        encode({"s": Finer(1)})
+    register_codec(Finer, lambda s: s.counts, Finer)
+    assert type(again(Finer(1))) is Finer
+
+
 @pytest.mark.usefixtures("own_codecs")
 def test_registering_nonsense_is_refused() -> None:
     class Local:

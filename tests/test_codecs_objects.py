@@ -1,29 +1,28 @@
-"""Classes of the user's, factories, and pandas: what comes back is equal, of the same class, and adds as before."""
+"""Classes of the user's: what comes back is equal, of the same class, and adds as before."""
 
 from __future__ import annotations
 
+import collections
 import copy
 import dataclasses
 import enum
-import functools
+import json
 import subprocess
 import sys
-from collections import defaultdict
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections import OrderedDict
+from typing import Any, ClassVar, NamedTuple
 
+import hist
 import numpy as np
 import pandas as pd
 import pytest
-from coffea.analysis_tools import PackedSelection, WeightStatistics
+from coffea.analysis_tools import PackedSelection, Weights, WeightStatistics
 from coffea.lumi_tools import LumiList
-from coffea.processor import AccumulatorABC, accumulate, defaultdict_accumulator, dict_accumulator, set_accumulator
+from coffea.processor import AccumulatorABC, accumulate, dict_accumulator, set_accumulator, value_accumulator
 from hypothesis import given
 from hypothesis import strategies as st
-from scenario import Scenario
 
-from coffea_dirac.codecs import decode, encode, offer
-from coffea_dirac.codecs.live import _functions
+from coffea_dirac.codecs import decode, encode
 from coffea_dirac.errors import CodecError, PayloadError
 
 pytestmark = pytest.mark.core
@@ -82,16 +81,68 @@ class Tagged(list):  # type: ignore[type-arg]
     pass
 
 
-class Zeros(defaultdict_accumulator):  # type: ignore[misc]
+class Shade(enum.Flag):
+    LIGHT = 1
+    DARK = 2
+
+
+class Energy(float):
     pass
 
 
-def make_zeros() -> Any:
-    return defaultdict(lambda: defaultdict(float))
+class Ordered(OrderedDict):  # type: ignore[type-arg]
+    pass
 
 
-def of_a_module() -> int:
-    return 7
+class Vertex(tuple):  # type: ignore[type-arg]
+    __slots__ = ()
+
+
+@dataclasses.dataclass
+class Fitted:
+    a: int
+    start: dataclasses.InitVar[int] = 3
+    total: int = dataclasses.field(init=False)
+
+    def __post_init__(self, start: int) -> None:
+        self.total = self.a + start
+
+
+class Watched:
+    """Whatever runs while it is kept or comes back leaves a trace."""
+
+    ran: ClassVar[list[str]] = []
+
+    def __init__(self) -> None:
+        Watched.ran.append("__init__")
+        self.__dict__.update(x=1, y=[2])
+
+    def __add__(self, other: Watched) -> Watched:
+        return self
+
+    def __setattr__(self, name: str, value: object) -> None:
+        Watched.ran.append(f"__setattr__ {name}")
+
+    def __getattr__(self, name: str) -> Any:
+        Watched.ran.append(f"__getattr__ {name}")
+        raise AttributeError(name)
+
+    @property
+    def x(self) -> int:
+        Watched.ran.append("x")
+        return 5
+
+    @x.setter
+    def x(self, value: int) -> None:
+        Watched.ran.append("x =")
+
+
+class Counting(value_accumulator):  # type: ignore[misc]
+    pass
+
+
+class Spectrum(hist.Hist):  # type: ignore[misc]
+    pass
 
 
 def round_trip(value: Any) -> Any:
@@ -116,6 +167,15 @@ VALUES = [
     Cutflow({"all": 3}),
     tagged(),
     {"deep": [Yield(), {"x": Point(1)}]},
+    Shade.LIGHT | Shade.DARK,
+    Shade(0),
+    Energy(1.5),
+    Ordered(b=1, a=2),
+    Vertex((1, [2])),
+    Fitted(1),
+    {Cut("pt", 30.0): 1, Energy(2.0): 2},
+    {Cut("pt", 30.0), Cut("eta", 2.4)},
+    collections.UserList([1]),
 ]
 
 
@@ -129,6 +189,63 @@ def test_it_comes_back_equal_and_of_the_same_class(value: Any) -> None:
 
 def test_attributes_with_private_names_come_back() -> None:
     assert round_trip(Mean(1.0, 4))._Mean__private == [4]
+
+
+def test_nothing_of_a_class_runs_while_it_is_kept_and_comes_back() -> None:
+    value = Watched()
+    Watched.ran.clear()
+    found = decode(*encode(value))
+    assert Watched.ran == []
+    assert vars(found) == {"x": 1, "y": [2]}
+
+
+def test_subclasses_of_accumulators_and_histograms_add_as_before() -> None:
+    found = round_trip(Counting(int, 2))
+    assert (type(found), found.value, found.identity().value) == (Counting, 2, 0)
+    h = Spectrum(hist.axis.Regular(2, 0, 1, name="x"), storage="weight")
+    h.fill([0.1, 0.7], weight=[0.5, 2])
+    h.note = {"kept": [1]}
+    back = round_trip(h)
+    assert (type(back), back, back.note) == (Spectrum, h, {"kept": [1]})
+    assert back + back == h + h
+    moved = Ordered(a=1, b=2)
+    moved.move_to_end("a")
+    assert list(round_trip(moved).items()) == [("b", 2), ("a", 1)]
+
+
+def test_a_dataclass_with_other_fields_is_not_loaded() -> None:
+    payload = encode([Cut("pt", 30.0)])
+    for one, other in ((b'"inner"', b'"other"'), (b'["name","value","inner"]', b'["name","value"]')):
+        data = payload.data[8:].replace(one, other)
+        size = len(json.dumps(json.JSONDecoder().raw_decode(data.decode())[0], separators=(",", ":")))
+        with pytest.raises(PayloadError, match="fields of"):
+            decode(payload.codec, size.to_bytes(8, "little") + data[:size] + bytes(-size % 8))
+
+
+def test_two_classes_of_one_name_are_not_mixed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = Gone()
+    monkeypatch.setattr(sys.modules[__name__], "Gone", type("Gone", (Gone,), {"__module__": __name__}))
+    with pytest.raises(CodecError, match="another class"):
+        encode(old)
+
+
+def test_a_value_that_fails_when_it_is_looked_at_is_refused_and_stops_nothing() -> None:
+    class Broken(dict):  # type: ignore[type-arg]
+        pass
+
+    frame = pd.DataFrame({"a": [1]})
+    frame.attrs["here"] = object()
+    with pytest.raises(CodecError, match="object"):
+        encode({"a": frame})
+    hostile = np.empty(1, object)
+    hostile[0] = Broken()
+    with pytest.raises(CodecError, match="inside a function"):
+        encode(hostile)
+    folded = hist.Hist(hist.axis.Regular(2, 0, 1))
+    del folded.__dict__["_variance_known"]
+    folded._hist = None
+    with pytest.raises(CodecError, match=r"result\['h'\].*looking at it raised"):
+        encode({"h": folded})
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=2, max_size=5))
@@ -152,6 +269,20 @@ def test_coffeas_own_results_come_back() -> None:
     assert type(found).__name__ == type(flow).__name__
     assert all(np.array_equal(a, b) for a, b in zip(found, flow, strict=True))
     assert round_trip(set_accumulator({3, 1})) == {1, 3}
+    for kept in (selection, selection.cutflow("one", "two"), selection.nminusone("one", "two"), Weights(3)):
+        assert str(vars(round_trip(kept))) == str(vars(kept))
+
+
+def test_cut_flows_of_different_kinds_come_back_side_by_side() -> None:
+    selection = PackedSelection()
+    selection.add("one", np.array([True, False]))
+    weights = Weights(2)
+    weights.add("w", np.array([1.0, 2.0]))
+    flows = [
+        selection.cutflow("one").result(),
+        selection.cutflow("one", weights=weights, weightsmodifier=None).result(),
+    ]
+    assert [found._fields for found in round_trip(flows)] == [flow._fields for flow in flows]
 
 
 class Gone:
@@ -187,12 +318,20 @@ class Plain:
     pass
 
 
+class Asked:
+    def __add__(self, other: Any) -> Any:
+        return self
+
+    def __getattribute__(self, name: str) -> Any:
+        return object.__getattribute__(self, name)
+
+
 class Errors(Exception):
     def __add__(self, other: Any) -> Any:
         return self
 
 
-@pytest.mark.parametrize("kind", [Reduced, Finalized, Plain, Errors])
+@pytest.mark.parametrize("kind", [Reduced, Finalized, Plain, Asked, Errors])
 def test_what_cannot_be_put_together_from_its_attributes_is_refused(kind: type) -> None:
     with pytest.raises(CodecError, match="register_codec"):
         encode({"a": kind()})
@@ -203,133 +342,11 @@ def test_a_payload_cannot_name_a_class_that_could_not_be_kept() -> None:
     with pytest.raises(PayloadError):
         decode("tree/1", data)
     for module, name in (("subprocess", "Popen"), ("tempfile", "TemporaryDirectory"), ("builtins", "eval")):
-        tree = f'[["list",["object","{module}","{name}",[],null,[]]],[]]'.encode()
-        with pytest.raises(PayloadError):
-            decode("tree/1", len(tree).to_bytes(8, "little") + tree + bytes(-len(tree) % 8))
-
-
-# ------------------------------------------------------------------------------------------------------- factories
-
-
-def test_lambdas_of_a_processor_are_found_again() -> None:
-    offer(make_zeros)
-    value = make_zeros()
-    value["a"]["b"] += 2.0
-    found = round_trip(value)
-    assert found == value
-    found["new"]["x"] += 1.0
-    assert found["new"]["x"] == 1.0
-
-
-def test_functions_of_modules_and_partials_of_them_are_found_by_name() -> None:
-    offer(test_functions_of_modules_and_partials_of_them_are_found_by_name)
-    for factory in (of_a_module, functools.partial(defaultdict, of_a_module)):
-        found = round_trip(defaultdict(factory, {"a": 1}))
-        assert type(found.default_factory) is type(factory)
-    assert round_trip(defaultdict(of_a_module))["x"] == 7
-    assert round_trip(Zeros(int, {"a": 3}))["b"] == 0
-
-
-def test_a_lambda_that_nobody_can_find_again_is_refused() -> None:
-    number = 3
-    with pytest.raises(CodecError, match="uses variables around it or cannot be found"):
-        encode(defaultdict(lambda: number))
-
-
-def test_an_edited_lambda_is_not_taken_for_the_old_one() -> None:
-    offer(make_zeros)
-    payload = encode(make_zeros())
-    saved = dict(_functions)
-    _functions.clear()
-    try:
-        with pytest.raises(PayloadError, match="not known here"):
-            decode(*payload)
-    finally:
-        _functions.update(saved)
-
-
-# ---------------------------------------------------------------------------------------------------------- pandas
-
-FRAMES = [
-    pd.DataFrame({"a": [1, 2], "b": [0.5, np.nan]}),
-    pd.DataFrame({"s": ["x", None], "t": ["x", "y"]}, index=["p", "q"]),
-    pd.DataFrame({"s": pd.array(["x", None], dtype="string"), "n": pd.array([1, None], dtype="Int64")}),
-    pd.DataFrame({"f": pd.array([1.5, None], dtype="Float64"), "k": pd.array([True, None], dtype="boolean")}),
-    pd.DataFrame({"c": pd.Categorical(["u", "d", "u"], categories=["d", "u"], ordered=True)}),
-    pd.DataFrame({"w": pd.date_range("2026-01-01", periods=2, tz="Europe/Zurich"), "d": pd.to_timedelta([1, 2], "s")}),
-    pd.DataFrame(index=pd.RangeIndex(3)),
-    pd.DataFrame(columns=["a", "b"]),
-    pd.DataFrame([[1, 2.5]], columns=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)], names=["x", None])),
-    pd.DataFrame({"x": [1, 2, 3]}, index=pd.MultiIndex.from_product([["r"], [1, 2, 3]], names=["run", "lumi"])),
-    pd.DataFrame({"x": [1, 2]}, index=pd.date_range("2026-01-01", periods=2, freq="D", name="day")),
-    pd.DataFrame({"o": [{"a": 1}, (2, 3)]}),
-    pd.DataFrame([[1, 2]], columns=["same", "same"]),
-    pd.DataFrame({"u": np.array([1, 2], "u1"), "h": np.array([1, 2], "f2")}),
-]
-
-
-@pytest.mark.parametrize("frame", FRAMES, ids=lambda f: ",".join(map(str, f.dtypes)) or "empty")
-def test_data_frames_come_back(frame: pd.DataFrame) -> None:
-    found = round_trip({"frame": frame})["frame"]
-    pd.testing.assert_frame_equal(found, frame, check_freq=True, check_column_type=True)
-    assert type(found.index) is type(frame.index)
-    for name in range(frame.shape[1]):
-        one, two = frame.iloc[:, name], found.iloc[:, name]
-        pd.testing.assert_series_equal(round_trip(one), one)
-        assert one.dtype == two.dtype
-
-
-def test_frames_add_as_they_did() -> None:
-    frame = pd.DataFrame({"n": [1, 2]}, index=["a", "b"])
-    other = pd.DataFrame({"n": [5]}, index=["b"])
-    pd.testing.assert_frame_equal(
-        round_trip(frame).add(round_trip(other), fill_value=0), frame.add(other, fill_value=0)
-    )
-
-
-def test_a_frame_that_would_lose_something_is_refused() -> None:
-    frame = pd.DataFrame({"n": [1]})
-    frame.attrs["lumi"] = 3
-    with pytest.raises(CodecError, match="attrs"):
-        encode(frame)
-    with pytest.raises(CodecError, match="PeriodIndex"):
-        encode(pd.DataFrame({"n": [1]}, index=pd.period_range("2026", periods=1)))
-    with pytest.raises(CodecError, match="interval"):
-        encode(pd.Series(pd.interval_range(0, 2)))
-
-
-PROCESS = """
-        found = {"zeros": defaultdict(lambda: defaultdict(float)), "yield": helper.Yield(total, {"ee": len(events)})}
-        found["zeros"]["a"]["b"] += total
-        return found
-"""
-HELPER = """
-import dataclasses
-
-
-@dataclasses.dataclass
-class Yield:
-    total: float
-    by_channel: dict
-
-    def __add__(self, other):
-        return Yield(self.total + other.total, {"ee": self.by_channel["ee"] + other.by_channel["ee"]})
-"""
-
-
-@pytest.mark.parametrize("workers", [None, 2], ids=["inline", "workers"])
-def test_another_process_loads_results_with_lambdas_and_classes_of_the_users(
-    tmp_path: Path, workers: int | None
-) -> None:
-    scenario = Scenario(tmp_path)
-    scenario.edit("analysis.py", '        return {"n"', PROCESS + '        return {"n"')
-    scenario.edit("analysis.py", "import helper", "import helper\nfrom collections import defaultdict")
-    scenario.write("helper.py", (tmp_path / "helper.py").read_text() + HELPER)
-    make = "executor = DiracExecutor(cache='cache', inline=True, status=False)"
-    if workers:
-        make = "executor = DiracExecutor(cache='cache', workers=2, status=False)"
-    cold = scenario.run(make=make, compare=True)
-    assert (cold.error, cold.warnings) == (None, [])
-    assert cold.misses == 4
-    warm = scenario.run(make=make)
-    assert (warm.hits, warm.counts["loaded"], warm.out) == (4, 1, cold.out)
+        for node in (
+            ["object", module, name, None, [], None],
+            ["enum", module, name, "A"],
+            ["namedtuple", module, name, [], []],
+        ):
+            tree = json.dumps([["list", node], []]).encode()
+            with pytest.raises(PayloadError):
+                decode("tree/1", len(tree).to_bytes(8, "little") + tree + bytes(-len(tree) % 8))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
 import pickle
 import random
 import struct
+import sys
+from collections import defaultdict
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from memory_store import MemoryStore, keep, key
 
@@ -267,3 +271,106 @@ def test_every_bit_of_a_record_matters() -> None:
         data[position // 8] ^= 1 << position % 8
         found = read(MemoryStore({rows[0].pack: bytes(data)}), rows)
         assert isinstance(found[rows[0]], CorruptRecordError), f"bit {position} was not missed"
+
+
+RAN: list[str] = []
+
+
+def _trap(name: str) -> Any:
+    def run(*_: Any, **__: Any) -> Any:
+        RAN.append(name)
+        raise AssertionError(f"{name} has run")
+
+    return run
+
+
+class Trapped:
+    """A class that can be kept; nothing of it may run while a payload is read."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    def __add__(self, other: Any) -> Any:
+        return self
+
+    __call__ = __iter__ = __len__ = __setattr__ = __delattr__ = __getattr__ = __set_name__ = _trap("a method")
+    trap = property(_trap("a getter"), _trap("a setter"))
+
+
+class Unkept:
+    """A class that no payload may name: it would have to be run."""
+
+    __new__ = __reduce__ = __del__ = _trap("what cannot be kept")
+
+
+def trap_function() -> Any:
+    return _trap("a function")()
+
+
+NAMES = [
+    *("os", "builtins", "subprocess", "test_corruption", "object", "enum", "namedtuple", "pickle", "numpy"),
+    *("system", "eval", "Popen", "Trapped", "Unkept", "Trapped.trap", "trap_function", "__class__", "__dict__"),
+    *(
+        "__reduce__",
+        "__init__",
+        "default_factory",
+        "trap",
+        "function",
+        "closure",
+        "partial",
+        "class",
+        "value",
+        "factory",
+    ),
+    *("os:system:", "test_corruption:trap_function:", "collections:defaultdict", "coffea:value", "pandas:frame"),
+]
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_forged_tree_runs_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "test_corruption", sys.modules[__name__])
+    monkeypatch.setattr(Trapped, "__module__", "test_corruption")
+    monkeypatch.setattr(Unkept, "__module__", "test_corruption")
+    codecs.offer(Trapped)
+    value = {
+        "object": Trapped(a=1, b=[2.5, "c"]),
+        "zeros": defaultdict(partial(defaultdict, list), a={"x": 1}),
+        "class": defaultdict(Trapped),
+        "frame": pd.DataFrame({"a": [1, 2], "t": ["x", None]}),
+        "when": dt.datetime(2026, 11, 23, tzinfo=dt.UTC),
+    }
+    payload = codecs.encode(value)
+    size = int.from_bytes(payload.data[:8], "little")
+    tree, sizes = json.loads(payload.data[8 : 8 + size])
+    buffers = payload.data[8 + size + -size % 8 :]
+    rng = random.Random(seed)
+    for _ in range(rng.choice([1, 1, 2, 5])):
+        _forge_node(rng, tree)
+    head = json.dumps([tree, sizes]).encode()
+    RAN.clear()
+    try:
+        found = codecs.decode(payload.codec, len(head).to_bytes(8, "little") + head + bytes(-len(head) % 8) + buffers)
+    except PayloadError:
+        pass
+    else:
+        del found
+    assert RAN == []
+
+
+def _forge_node(rng: random.Random, tree: Any) -> None:
+    """Replace, double, drop or move a node anywhere in a tree."""
+    lists = [tree]
+    for node in lists:
+        lists += [child for child in node if isinstance(child, list)]
+    node = rng.choice([n for n in lists if n])
+    place = rng.randrange(len(node))
+    change = rng.random()
+    if change < 0.6:
+        node[place] = rng.choice([*NAMES, *NAMES, None, 0, -1, 10**9, [], ["list"], ["dict", "a", 1]])
+    elif change < 0.75:
+        node.insert(place, node[place])
+    elif change < 0.9:
+        del node[place]
+    else:
+        # A copy of another part; of one that contains this place too.
+        node[place] = json.loads(json.dumps(rng.choice(lists)))

@@ -19,6 +19,8 @@ def writer(kind: type) -> Writer | None:
     """Return how values of a numpy type are written, or None."""
     if kind in _SCALARS_BY_VALUE:
         return _SCALARS_BY_VALUE[kind]
+    if issubclass(kind, np.dtype):
+        return lambda encoder, value: ["numpy:dtype", _spell(encoder, value, value)]
     if issubclass(kind, np.generic) and kind.__module__ == "numpy":
         return _write_scalar
     return {
@@ -198,6 +200,7 @@ READERS: Mapping[str, Reader] = {
     "numpy:objects": lambda decoder, args: _read_items(decoder, args, object),
     "numpy:strings": lambda decoder, args: _read_items(decoder, args, np.dtypes.StringDType()),
     "numpy:maskedarray": _read_masked,
+    "numpy:dtype": lambda decoder, args: read_dtype(decoder, args[0]),
     "numpy:masked": lambda *_: np.ma.masked,
     "numpy:scalar": _read_scalar,
     "numpy:str": lambda decoder, args: np.str_(decoder.value(args[0])),

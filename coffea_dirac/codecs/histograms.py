@@ -14,6 +14,7 @@ import boost_histogram as bh
 import hist
 import numpy as np
 
+from coffea_dirac.codecs.objects import class_name, class_of, hook_of
 from coffea_dirac.codecs.plain import pairs, read_pairs
 from coffea_dirac.codecs.tree import Decoder, Encoder, Node, Reader, Writer
 from coffea_dirac.errors import PayloadError
@@ -39,11 +40,29 @@ def writer(kind: type) -> Writer | None:
     """Return how histograms of a type, and sums of their bins, are written, or None."""
     if kind in _NAMES:
         return _write_histogram
+    if issubclass(kind, bh.Histogram):
+        return _write_histogram if not _why_not(kind) else None
+    if issubclass(kind, bh.axis.Axis):
+        return _write_bare_axis
+    if issubclass(kind, bh.storage.Storage):
+        return _write_storage
     if any(kind is getattr(bh.accumulators, name) for name in _ACCUMULATORS):
         return _write_accumulator
     if any(kind is view for view in _views().values()):
         return _write_view
     return None
+
+
+def _why_not(kind: type) -> str:
+    """Return why histograms of a subclass cannot be kept, empty if they can; a payload may name no other classes."""
+    if not issubclass(kind, bh.Histogram):
+        return "it is no histogram"
+    hook = hook_of(kind, libraries=("hist", "boost_histogram"))
+    return f"its class defines {hook}" if hook else ""
+
+
+def _class_of(name: Node) -> Any:
+    return _CLASSES[name] if isinstance(name, str) else class_of(name[0], name[1], _why_not)
 
 
 def _write_histogram(encoder: Encoder, value: Any) -> Node:
@@ -58,7 +77,8 @@ def _write_histogram(encoder: Encoder, value: Any) -> Node:
     attributes = pairs(encoder, value.__dict__)
     size = view.shape[0] if storage == "MultiCell" else 1
     buffer = encoder.buffer(cells.view(np.uint8).data if cells.nbytes else memoryview(b""))
-    return ["hist:histogram", _NAMES[type(value)], storage, size, view.dtype.descr, axes, attributes, buffer]
+    name = _NAMES.get(type(value)) or class_name(encoder, value, type(value))
+    return ["hist:histogram", name, storage, size, view.dtype.descr, axes, attributes, buffer]
 
 
 def _read_histogram(decoder: Decoder, args: Sequence[Any]) -> Any:
@@ -75,9 +95,12 @@ def _read_histogram(decoder: Decoder, args: Sequence[Any]) -> Any:
         raise PayloadError(f"the storage {storage} has other fields in this version of boost-histogram")
     if data:
         view.T.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
-    kind: Any = _CLASSES[name]
+    kind = _class_of(name)
     found = kind.__new__(kind)
-    found.__setstate__((0, {**read_pairs(decoder, attributes), "_hist": plain._hist}))
+    found.__setstate__((0, {"_hist": plain._hist}))
+    # In their order, and past any property of a subclass.
+    found.__dict__.clear()
+    found.__dict__.update(read_pairs(decoder, attributes))
     return found
 
 
@@ -150,6 +173,36 @@ def _read_regular(decoder: Decoder, bounds: Sequence[Any], options: dict[str, An
     return axis
 
 
+def _write_bare_axis(encoder: Encoder, value: Any) -> Node:
+    return ["hist:axis", type(value).__module__.partition(".")[0], _write_axis(encoder, value, value)]
+
+
+def _read_bare_axis(decoder: Decoder, args: Sequence[Any]) -> Any:
+    library, node = args
+    axis = _read_axis(decoder, node)
+    if library != "hist":
+        return axis
+    attributes = dict(axis.__dict__)
+    found = hist.Hist(axis).axes[0]
+    # A histogram gives names and labels to axes without any.
+    found.__dict__.clear()
+    found.__dict__.update(attributes)
+    return found
+
+
+def _write_storage(encoder: Encoder, value: Any) -> Node:
+    name = type(value).__name__
+    if name not in _STORAGES or name == "MultiCell" or type(value) is not getattr(bh.storage, name):
+        raise encoder.refuse(value, f"the storage {name} alone is not known to this version")
+    return ["hist:storage", name]
+
+
+def _read_storage(_: Decoder, args: Sequence[Any]) -> Any:
+    if args[0] not in _STORAGES:
+        raise PayloadError(f"it has a storage {args[0]!r}, which this version does not know")
+    return getattr(bh.storage, args[0])()
+
+
 def _write_accumulator(_: Encoder, value: Any) -> Node:
     return ["hist:sum", type(value).__name__, [float(x).hex() for x in value.__getstate__()[1:]]]
 
@@ -174,6 +227,8 @@ def _write_view(encoder: Encoder, value: Any) -> Node:
 
 READERS: Mapping[str, Reader] = {
     "hist:histogram": _read_histogram,
+    "hist:axis": _read_bare_axis,
+    "hist:storage": _read_storage,
     "hist:sum": _read_accumulator,
     "hist:view": lambda decoder, args: decoder.value(args[1]).view(_views()[args[0]]),
 }

@@ -8,6 +8,7 @@ are is written here and in the modules of `_GROUPS`, so a payload can name no co
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import json
@@ -37,6 +38,9 @@ _GROUPS = {
     "collections": "accumulators",
     "coffea": "accumulators",
     "pandas": "frames",
+    **dict.fromkeys(
+        ("array", "builtins", "datetime", "decimal", "fractions", "pathlib", "types", "uuid", "zoneinfo"), "standard"
+    ),
 }
 
 
@@ -78,10 +82,10 @@ def register_codec(kind: type, dump: Callable[[Any], Any], load: Callable[[Any],
 
     Examples
     --------
-    >>> import fractions
-    >>> register_codec(fractions.Fraction, lambda f: (f.numerator, f.denominator), lambda t: fractions.Fraction(*t))
-    >>> decode(*encode({"ratio": fractions.Fraction(1, 3)}))
-    {'ratio': Fraction(1, 3)}
+    >>> import ipaddress
+    >>> register_codec(ipaddress.IPv4Address, str, ipaddress.IPv4Address)
+    >>> decode(*encode({"worker": ipaddress.IPv4Address("127.0.0.1")}))
+    {'worker': IPv4Address('127.0.0.1')}
     """
     if not isinstance(kind, type) or not callable(dump) or not callable(load):
         raise ConfigurationError("register_codec takes a type and two functions: register_codec(Cutflow, dump, load)")
@@ -89,7 +93,7 @@ def register_codec(kind: type, dump: Callable[[Any], Any], load: Callable[[Any],
         raise ConfigurationError(
             f"{kind.__qualname__} is defined inside a function, where no other process finds it; define it at top level"
         )
-    if kind in plain.WRITERS or kind.__module__.partition(".")[0] in _GROUPS:
+    if kind in plain.WRITERS or _of_library(kind) is not None:
         raise ConfigurationError(f"{_name(kind)} is kept already; register_codec is for other types")
     own = _Own(f"{_name(kind)}/{version}", dump, load)
     _own_by_type[kind] = own
@@ -113,8 +117,13 @@ def encode(value: Any) -> Payload:
     encoder = Encoder()
     try:
         return Payload(CODEC, encoder.finish(encoder.node(value)))
+    except CodecError:
+        raise
     except RecursionError:
         raise encoder.refuse(value, "it is nested too deeply, or contains itself") from None
+    except Exception as error:
+        # Whatever a value does when it is looked at, the result is computed and not kept; the analysis goes on.
+        raise encoder.refuse(value, f"looking at it raised {type(error).__name__}: {error}") from error
 
 
 def decode(codec: str, data: bytes) -> Any:
@@ -251,17 +260,27 @@ def _group(library: str) -> Any:
     return importlib.import_module(f"coffea_dirac.codecs.{name}") if name else None
 
 
+def has_own_codec(kind: type) -> bool:
+    """Whether `register_codec` was called for exactly this type."""
+    return kind in _own_by_type
+
+
 def _built_in(kind: type) -> Writer | None:
-    if kind in plain.WRITERS:
-        return plain.WRITERS[kind]
+    found = plain.WRITERS.get(kind) or _of_library(kind)
+    if found is None:
+        found = _group_of_objects().writer(kind)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_library(kind: type) -> Writer | None:
     # Subclasses that a library makes as it runs (awkward's arrays with behavior) live in other modules than it.
     for library in dict.fromkeys(base.__module__.partition(".")[0] for base in kind.__mro__):
         group = _group(library)
         writer: Writer | None = group.writer(kind) if group else None
         if writer is not None:
             return writer
-    found: Writer | None = _group_of_objects().writer(kind)
-    return found
+    return None
 
 
 def _group_of_objects() -> Any:
@@ -273,7 +292,7 @@ def _writer(kind: type) -> Writer | None:
     own = _own_by_type.get(kind)
     if own is None:
         return _built_in(kind)
-    return lambda encoder, value: ["own", own.name, encoder.node(_dumped(encoder, own, value))]
+    return lambda encoder, value: ["own", own.name, encoder.item(_dumped(encoder, own, value), "dump()")]
 
 
 def _dumped(encoder: Encoder, own: _Own, value: Any) -> Any:
