@@ -20,6 +20,7 @@ from coffea_dirac.discovery import Checker
 from coffea_dirac.errors import CodecError, CorruptRecordError, StoreError
 from coffea_dirac.fingerprint import diff
 from coffea_dirac.interfaces import Discovered, Json, Record, Row, Store
+from coffea_dirac.redact import tree_without_secrets
 from coffea_dirac.stores import LocalStore, open_store
 
 ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
@@ -234,7 +235,8 @@ class StageCache:
         key = template_key(stage)
         if any(row.info.get("template") == digest for row in self.look_up([key]).get(key, ())):
             return
-        payload = codecs.encode(tree)
+        # Others may read the store.
+        payload = codecs.encode(tree_without_secrets(tree))
         self.keep(
             [Record(key, payload.data, payload.codec, info={"template": digest, "created_s": round(time.time(), 3)})]
         )
