@@ -15,6 +15,8 @@ from coffea_dirac.packs.pack import PACK_NAME, SESSIONS, read_footer, read_index
 _INDEX_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/i/(\d+)\.idx")
 # Fewer new rows are not worth a blob before the end: their footers can be read.
 _FIRST_INDEX_ROWS = 256
+# So often the store is listed again because something vanished meanwhile; footers tell the rest.
+_ROUNDS = 2
 
 
 class Index:
@@ -56,6 +58,8 @@ class Index:
         self._number = 0
         self.problems: list[str] = []
         """What the last `refresh` found damaged; the records concerned are absent from the index."""
+        self.damaged: list[str] = []
+        """The names of the blobs that `problems` tell of, in the same order."""
         self.size_bytes = self.n_sessions = 0
         """How much there was, at the last `refresh`."""
 
@@ -67,6 +71,12 @@ class Index:
         for key in list(self._places):
             yield from self.rows([key]).get(key, ())
 
+    def gone(self) -> Iterator[Row]:
+        """Yield every row whose pack is there no more: its session still tells of it."""
+        for places in self._places.values():
+            rows = (place if isinstance(place, Row) else place[0].row(place[1]) for place in places)
+            yield from (row for row in rows if row.pack not in self._packs)
+
     def refresh(self) -> None:
         """Take in what has come into the store; index blobs and footers that were read are not read again.
 
@@ -75,28 +85,47 @@ class Index:
         StoreError
             If the store cannot be read.
         """
-        self.problems = []
+        for is_last in (*[False] * _ROUNDS, True):
+            self.problems, self.damaged = [], []
+            if self._refresh(is_last=is_last):
+                return
+
+    def _refresh(self, *, is_last: bool) -> bool:
+        """Take in what is there; return whether nothing vanished meanwhile, as when another process tidies up."""
         blobs = self._store.list(SESSIONS)
         names = [blob.name for blob in blobs]
         self.size_bytes, self.n_sessions = sum(blob.size_bytes for blob in blobs), sum(map(_is_start, names))
-        for name in filter(_INDEX_NAME.fullmatch, names):
-            self._take_index(name)
+        vanished = [name for name in filter(_INDEX_NAME.fullmatch, names) if not self._take_index(name)]
         self._packs = set(filter(PACK_NAME.fullmatch, names))
+        if vanished and not is_last:
+            return False
         # Packs of sessions still open or dead, and those whose index blob is damaged or gone.
-        for name in sorted(self._packs - self._covered):
-            self._take_footer(name)
+        loose = sorted(self._packs - self._covered)
+        self._packs.difference_update([name for name in loose if not self._take_footer(name)])
+        return True
 
-    def _take_index(self, name: str) -> None:
+    def _take_index(self, name: str) -> bool:
+        """Enter the rows of an index blob; return whether it is there."""
         if name in self._read:
-            return
+            return True
         try:
             table = self._read_index(name)
         except CorruptRecordError as error:
-            self.problems.append(str(error))
-            return
+            return self._is_damaged(name, error)
         self._read.add(name)
         self._covered.update(table.packs)
         self._enter(table)
+        return True
+
+    def _is_damaged(self, name: str, error: CorruptRecordError) -> bool:
+        if self._store.read(name, 0, 0) is None:
+            return False
+        self._note(name, error)
+        return True
+
+    def _note(self, name: str, error: CorruptRecordError) -> None:
+        self.problems.append(str(error))
+        self.damaged.append(name)
 
     def _read_index(self, name: str) -> Table:
         if self._copies is None:
@@ -115,15 +144,16 @@ class Index:
                 pass
         return table
 
-    def _take_footer(self, name: str) -> None:
+    def _take_footer(self, name: str) -> bool:
+        """Enter the rows of a pack; return whether it is there."""
         try:
             table = read_footer(self._store, name)
         except CorruptRecordError as error:
-            self.problems.append(str(error))
-            return
+            return self._is_damaged(name, error)
         self._covered.add(name)
         self._enter(table)
         self._loose.extend(map(table.row, range(len(table))))
+        return True
 
     def _enter(self, table: Table) -> None:
         places = self._places
@@ -222,7 +252,7 @@ class Index:
             try:
                 table = read_footer(self._store, name)
             except CorruptRecordError as error:
-                self.problems.append(str(error))
+                self._note(name, error)
                 continue
             rows.extend(map(table.row, range(len(table))))
         return rows
