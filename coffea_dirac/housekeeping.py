@@ -216,9 +216,7 @@ def _write_compact(store: Store, found: Contents, staying: Sequence[str]) -> int
     index = packs.Index(store)
     index.refresh()
     session = index.open_session()
-    rows = [row for row in index if session_of(row.pack) not in found.open_sessions]
-    if rows:
-        index.write_index(session, rows)
+    index.write_whole(session, set(staying))
     referenced = sorted(found.referenced.intersection(staying))
     facts = {
         "version": 1,

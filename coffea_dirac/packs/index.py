@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.interfaces import Row, Store
-from coffea_dirac.packs.format import Table, canonical, table_bytes
+from coffea_dirac.packs.format import Table, canonical, joined_bytes, table_bytes
 from coffea_dirac.packs.pack import PACK_NAME, SESSIONS, read_footer, read_index
 
 _INDEX_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/i/(\d+)\.idx")
@@ -54,6 +54,7 @@ class Index:
         self._covered: set[str] = set()
         self._packs: set[str] = set()
         self._loose: list[Row] = []
+        self._tables: list[Table] = []
         self._written = 0
         self._number = 0
         self.problems: list[str] = []
@@ -156,6 +157,7 @@ class Index:
         return True
 
     def _enter(self, table: Table) -> None:
+        self._tables.append(table)
         places = self._places
         for i, key in enumerate(table.keys):
             places.setdefault(key, []).append((table, i))
@@ -217,6 +219,11 @@ class Index:
         self._store.create(name, table_bytes(rows))
         self._number += 1
         return name
+
+    def write_whole(self, session: str, packs: Collection[str]) -> None:
+        """Write what `refresh` has found of `packs` as the session's next index blob."""
+        self._store.create(f"{SESSIONS}{session}/i/{self._number}.idx", joined_bytes(self._tables, packs))
+        self._number += 1
 
     def close_session(self, session: str, rows: Sequence[Row], *, used: Iterable[Row] = ()) -> None:
         """End a session: what is not yet in its index is written there, with the footers that dead sessions left.
