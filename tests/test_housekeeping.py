@@ -342,12 +342,11 @@ def test_runs_go_on_while_two_others_clean_the_same_cache(tmp_path: Path) -> Non
         for cleaner in cleaners:
             assert cleaner.stdout is not None
             assert cleaner.stdout.readline() == "ready\n"
-        for cut in (31, 32):
-            scenario.edit("helper.py", f"CUT = {cut - 1}", f"CUT = {cut}")
-            for _ in range(2):
-                result = scenario.run(runner={"chunksize": 5}, compare=True)
-                assert result.error is None
-                assert result.out == pytest.approx(result.plain, rel=1e-12)
+        scenario.edit("helper.py", "CUT = 30", "CUT = 31")
+        for _ in range(2):
+            result = scenario.run(runner={"chunksize": 5}, compare=True)
+            assert result.error is None
+            assert result.out == pytest.approx(result.plain, rel=1e-12)
         for cleaner in cleaners:
             assert cleaner.poll() is None, cleaner.communicate(timeout=10)
             assert cleaner.stdout is not None

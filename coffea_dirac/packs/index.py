@@ -15,8 +15,6 @@ from coffea_dirac.packs.pack import PACK_NAME, SESSIONS, read_footer, read_index
 _INDEX_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/i/(\d+)\.idx")
 # Fewer new rows are not worth a blob before the end: their footers can be read.
 _FIRST_INDEX_ROWS = 256
-# So often the store is listed again because something vanished meanwhile; footers tell the rest.
-_ROUNDS = 2
 
 
 class Index:
@@ -86,47 +84,34 @@ class Index:
         StoreError
             If the store cannot be read.
         """
-        for is_last in (*[False] * _ROUNDS, True):
-            self.problems, self.damaged = [], []
-            if self._refresh(is_last=is_last):
-                return
-
-    def _refresh(self, *, is_last: bool) -> bool:
-        """Take in what is there; return whether nothing vanished meanwhile, as when another process tidies up."""
+        self.problems, self.damaged = [], []
         blobs = self._store.list(SESSIONS)
         names = [blob.name for blob in blobs]
         self.size_bytes, self.n_sessions = sum(blob.size_bytes for blob in blobs), sum(map(_is_start, names))
-        vanished = [name for name in filter(_INDEX_NAME.fullmatch, names) if not self._take_index(name)]
+        for name in filter(_INDEX_NAME.fullmatch, names):
+            self._take_index(name)
         self._packs = set(filter(PACK_NAME.fullmatch, names))
-        if vanished and not is_last:
-            return False
         # Packs of sessions still open or dead, and those whose index blob is damaged or gone.
-        loose = sorted(self._packs - self._covered)
-        self._packs.difference_update([name for name in loose if not self._take_footer(name)])
-        return True
+        for name in sorted(self._packs - self._covered):
+            self._take_footer(name)
 
-    def _take_index(self, name: str) -> bool:
-        """Enter the rows of an index blob; return whether it is there."""
+    def _take_index(self, name: str) -> None:
         if name in self._read:
-            return True
+            return
         try:
             table = self._read_index(name)
         except CorruptRecordError as error:
-            return self._is_damaged(name, error)
+            self._note(name, error)
+            return
         self._read.add(name)
         self._covered.update(table.packs)
         self._enter(table)
-        return True
-
-    def _is_damaged(self, name: str, error: CorruptRecordError) -> bool:
-        if self._store.read(name, 0, 0) is None:
-            return False
-        self._note(name, error)
-        return True
 
     def _note(self, name: str, error: CorruptRecordError) -> None:
-        self.problems.append(str(error))
-        self.damaged.append(name)
+        # What another process has tidied away since it was listed is no damage.
+        if self._store.read(name, 0, 0) is not None:
+            self.problems.append(str(error))
+            self.damaged.append(name)
 
     def _read_index(self, name: str) -> Table:
         if self._copies is None:
@@ -145,16 +130,15 @@ class Index:
                 pass
         return table
 
-    def _take_footer(self, name: str) -> bool:
-        """Enter the rows of a pack; return whether it is there."""
+    def _take_footer(self, name: str) -> None:
         try:
             table = read_footer(self._store, name)
         except CorruptRecordError as error:
-            return self._is_damaged(name, error)
+            self._note(name, error)
+            return
         self._covered.add(name)
         self._enter(table)
         self._loose.extend(map(table.row, range(len(table))))
-        return True
 
     def _enter(self, table: Table) -> None:
         self._tables.append(table)
