@@ -18,7 +18,7 @@ from coffea_dirac.interfaces import Blob
 # No part begins with a dot: such names are files still being written.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
-_ATTEMPTS = 10
+_ATTEMPTS = 20
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or name a directory on another disk",
@@ -142,12 +142,11 @@ def _write_new(part: Path, data: bytes) -> None:
     for attempts_left in reversed(range(_ATTEMPTS)):
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError:
-            if not attempts_left:
-                raise
-            continue
         except OSError as error:
-            raise _explained("make", part.parent, error) from error
+            # What exists and is no folder is a file, or was a folder a moment ago.
+            if not (attempts_left and isinstance(error, FileNotFoundError | FileExistsError)):
+                raise _explained("make", part.parent, error) from error
+            continue
         try:
             part.write_bytes(data)
         except FileNotFoundError:
