@@ -20,12 +20,13 @@ from coffea_dirac.discovery import Checker
 from coffea_dirac.errors import CodecError, CorruptRecordError, StoreError
 from coffea_dirac.fingerprint import diff
 from coffea_dirac.interfaces import Discovered, Json, Record, Row, Store
+from coffea_dirac.redact import tree_without_secrets
 from coffea_dirac.stores import LocalStore, open_store
 
 ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
 QUOTA_VARIABLE = "COFFEA_DIRAC_CACHE_QUOTA"
-# More sessions make every look-up slower: then those that kept nothing are forgotten.
-MOST_SESSIONS = 200
+# More sessions make every run slower: then their indexes become one.
+MOST_SESSIONS = 64
 
 
 class CacheWarning(UserWarning):
@@ -62,8 +63,8 @@ class StageCache:
         Where the records are kept: a directory, a ``file://`` URL, or any `coffea_dirac.interfaces.Store`.  Nothing is
         touched before the first look-up.
     quota : str or int or None
-        How large a local store may get, ``"20 GB"`` if nothing is said, or what ``COFFEA_DIRAC_CACHE_QUOTA`` says;
-        at the end of a run what was not used for longest goes.  None for no limit.
+        How large a local store may get, ``"20 GB"`` if nothing is said, or what ``COFFEA_DIRAC_CACHE_QUOTA`` says
+        (a size, or ``none``); at the end of a run what was not used for longest goes.  None for no limit.
 
     Raises
     ------
@@ -123,16 +124,26 @@ class StageCache:
         if self._session and self._index is not None and not self._problem:
             index, session = self._index, self._session
             self._guard(lambda: index.close_session(session, self._rows, used=self._used))
-            self._guard(lambda: self._make_room(index))
+            self._guard(lambda: self._make_room(index, session))
         self._session = ""
 
-    def _make_room(self, index: packs.Index) -> None:
+    def _make_room(self, index: packs.Index, session: str) -> None:
         """Keep the quota; nearly always it is enough to look at what the beginning of the session has listed."""
         size_bytes = index.size_bytes + sum(row.length for row in self._rows)
         is_full = self.quota_bytes is not None and size_bytes > self.quota_bytes
-        if is_full or index.n_sessions > MOST_SESSIONS:
-            found = housekeeping.contents(self.store)
-            housekeeping.remove(self.store, found, housekeeping.too_old(found, self.quota_bytes))
+        if not is_full and index.n_sessions <= MOST_SESSIONS:
+            return
+        found = housekeeping.contents(self.store)
+        going = housekeeping.too_old(found, self.quota_bytes)
+        housekeeping.remove(self.store, found, going)
+        if any(housekeeping.session_of(name) == session for name in going):
+            warnings.warn(
+                f"{self!r} is too small for this run: a part of what it has kept was removed at once, since the quota "
+                f"is {(self.quota_bytes or 0) / 1e9:.3g} GB. Give it more room: StageCache(..., quota=...) "
+                f"or {QUOTA_VARIABLE}.",
+                CacheWarning,
+                stacklevel=5,
+            )
 
     def give_up(self, why: str) -> None:
         """Note that the store has failed: one warning, and nothing more is kept in this run."""
@@ -234,7 +245,8 @@ class StageCache:
         key = template_key(stage)
         if any(row.info.get("template") == digest for row in self.look_up([key]).get(key, ())):
             return
-        payload = codecs.encode(tree)
+        # Others may read the store.
+        payload = codecs.encode(tree_without_secrets(tree))
         self.keep(
             [Record(key, payload.data, payload.codec, info={"template": digest, "created_s": round(time.time(), 3)})]
         )
@@ -262,11 +274,12 @@ class StageCache:
 
 
 def _quota_bytes(store: Store, quota: str | int | None) -> int | None:
-    if quota != "default":
-        return None if quota is None else housekeeping.size_bytes(quota)
-    if not isinstance(store, LocalStore):
-        return None
-    return housekeeping.size_bytes(os.environ.get(QUOTA_VARIABLE) or housekeeping.DEFAULT_QUOTA_BYTES)
+    if quota == "default":
+        if not isinstance(store, LocalStore):
+            return None
+        named = os.environ.get(QUOTA_VARIABLE) or housekeeping.DEFAULT_QUOTA_BYTES
+        quota = None if named == "none" else named
+    return None if quota is None else housekeeping.size_bytes(quota)
 
 
 def template_key(stage: str) -> str:

@@ -75,6 +75,37 @@ def test_a_read_only_disk_is_read_and_costs_one_line(scenario: Scenario, small_d
     assert "read-only" in miss.warnings[0]
 
 
+# Without its capabilities root is bound by permissions as everybody is; others have none to drop.
+UNPRIVILEGED = """
+import ctypes
+assert ctypes.CDLL(None, use_errno=True).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()) == 0
+"""
+
+
+@pytest.mark.parametrize("mode", [0o500, 0o000], ids=["unwritable", "unreadable"])
+def test_a_directory_without_permission_costs_one_line(scenario: Scenario, mode: int) -> None:
+    place = scenario.folder / "cache"
+    place.mkdir()
+    place.chmod(mode)
+    try:
+        result = check(scenario, before=UNPRIVILEGED)
+        assert result.misses == ITEMS
+        assert len(result.warnings) == 1
+        assert "you have no permission" in result.warnings[0]
+    finally:
+        place.chmod(0o700)
+    assert not any(place.iterdir())
+
+
+@MAKES
+def test_a_file_in_place_of_the_directory_costs_one_line(scenario: Scenario, make: str) -> None:
+    scenario.write("cache", "notes")
+    result = check(scenario, make=make)
+    assert len(result.warnings) == 1
+    assert "is a file: name a directory" in result.warnings[0]
+    assert (scenario.folder / "cache").read_text() == "notes"
+
+
 VANISH = """
         import os, shutil
         if events.metadata["filename"] == "two.root" and events.metadata["entrystart"] == 0:

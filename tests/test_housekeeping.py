@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,10 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_store import MemoryStore
 from scenario import Scenario
-from typer.testing import CliRunner
 
 from coffea_dirac import StageCache, packs
-from coffea_dirac.cli import app
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.housekeeping import contents, drop, remove, size_bytes, too_old
 from coffea_dirac.interfaces import Record, Row, Store
@@ -79,17 +76,144 @@ def test_a_session_that_may_still_run_is_let_be_and_a_dead_one_is_not(tmp_path: 
     assert store.list("v1/") == []
 
 
-def test_sessions_that_kept_nothing_do_not_pile_up(tmp_path: Path) -> None:
+def blobs_of(store: Store, end: str) -> int:
+    return sum(blob.name.endswith(end) for blob in store.list("v1/"))
+
+
+def test_past_sessions_become_one_that_tells_the_same(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    rows = session(store, [100], tag="kept")
-    for n in range(60):
-        session(store, [], tag=f"idle{n}", used=rows)
-    found = contents(store)
-    remove(store, found, [])
+    rows = [row for n in range(20) for row in session(store, [100, 100], tag=f"kept{n:02}")]
+    for n in range(20):
+        session(store, [], tag=f"idle{n}", used=rows[: 2 * n])
+    alive = session(store, [100], tag="open", close=False)
+    found, known = contents(store), keys(store)
+    size = sum(blob.size_bytes for blob in store.list("v1/"))
+    freed = remove(store, found, [])
     left = contents(store)
-    assert len(left.blobs) == 51
-    assert left.used_s == found.used_s
-    assert keys(store) == {rows[0].key}
+    assert freed == size - sum(blob.size_bytes for blob in store.list("v1/"))
+    assert (blobs_of(store, ".idx"), blobs_of(store, "close.json"), blobs_of(store, "start.json")) == (1, 1, 2)
+    assert left.used_s == pytest.approx(found.used_s, abs=2e-6)
+    assert (left.open_sessions, left.referenced, keys(store)) == (found.open_sessions, found.referenced, known)
+    assert alive[0].key in known
+    assert all(isinstance(payload, bytes) for payload in packs.read(store, list(rows)).values())
+    # A second time, with what came meanwhile.
+    later = session(store, [100], tag="later", used=rows[:1])
+    remove(store, contents(store), [rows[3].pack])
+    assert keys(store) == known - {rows[3].key} | {later[0].key}
+    assert contents(store).used_s[rows[0].pack] > left.used_s[rows[0].pack]
+    assert (blobs_of(store, ".idx"), blobs_of(store, "close.json")) == (1, 1)
+
+
+def test_a_store_that_has_been_tidied_is_let_be(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    for n in range(3):
+        session(store, [100], tag=f"kept{n}")
+    remove(store, contents(store), [])
+    before = store.list("v1/")
+    assert remove(store, contents(store), []) == 0
+    assert store.list("v1/") == before
+
+
+class Dying:
+    """A store whose writer dies at the nth change."""
+
+    url = "dying://"
+
+    def __init__(self, inner: Store, changes: int) -> None:
+        self.inner, self.left = inner, changes
+        self.list, self.read = inner.list, inner.read
+
+    def _change(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+    def create(self, name: str, data: bytes) -> None:
+        self._change()
+        self.inner.create(name, data)
+
+    def delete(self, name: str) -> None:
+        self._change()
+        self.inner.delete(name)
+
+
+def test_tidying_that_is_killed_at_any_moment_loses_nothing() -> None:
+    for changes in range(30):
+        store = MemoryStore()
+        rows = [row for n in range(4) for row in session(store, [100], tag=f"kept{n}")]
+        dying = Dying(store, changes)
+        try:
+            remove(dying, contents(dying), [rows[0].pack])
+        except KeyboardInterrupt:
+            pass
+        expected = {row.key for row in (rows[1:] if changes else rows)}
+        assert keys(store) == expected
+        assert contents(store).used_s.keys() == {row.pack for row in (rows[1:] if changes else rows)}
+        index = packs.Index(store)
+        index.refresh()
+        assert index.problems == []
+        remove(store, contents(store, now_s=time.time() + 8 * DAY), [])
+        assert keys(store) == expected
+        assert blobs_of(store, ".idx") == 1
+    assert dying.left >= 0, "the last one was not killed"
+
+
+class Shifting(MemoryStore):
+    """A store that another process changes between a listing and the reads that follow."""
+
+    def __init__(self, change: Any) -> None:
+        super().__init__()
+        self.change = change
+
+    def list(self, prefix: str = "") -> list[Any]:
+        found = super().list(prefix)
+        if self.change is not None:
+            change, self.change = self.change, None
+            change(self)
+        return found
+
+
+@pytest.mark.parametrize("n_changes", [1, 5])
+def test_an_index_that_is_read_while_it_is_tidied_is_whole(n_changes: int) -> None:
+    def change(store: Shifting) -> None:
+        nonlocal n_changes
+        if n_changes:
+            n_changes -= 1
+            session(store, [100], tag=f"more{n_changes}")
+            remove(store, contents(store), [])
+            store.change = change
+
+    store = Shifting(None)
+    rows = [row for n in range(4) for row in session(store, [100], tag=f"kept{n}")]
+    store.change = change
+    index = packs.Index(store)
+    index.refresh()
+    assert index.problems == []
+    assert {row.key for row in rows} <= {row.key for row in index}
+
+
+def test_a_pack_that_goes_while_the_index_is_read_is_a_miss() -> None:
+    store = Shifting(None)
+    rows = session(store, [100, 100], tag="open", close=False)
+    store.change = lambda store: store.delete(rows[0].pack)
+    index = packs.Index(store)
+    index.refresh()
+    assert (index.problems, [row.key for row in index]) == ([], [rows[1].key])
+
+
+def test_folders_and_unfinished_files_of_old_sessions_are_swept(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    rows = session(store, [100], tag="first")
+    session(store, [100], tag="second")
+    folder = (tmp_path / rows[0].pack).parent
+    old, young = folder / f".b-0.pack.{'a' * 16}.part", folder.parent / f".b-1.pack.{'b' * 16}.part"
+    for part, age_s in ((old, 8 * DAY), (young, 60.0)):
+        part.write_bytes(b"torn")
+        os.utime(part, (time.time() - age_s,) * 2)
+    remove(store, contents(store), [rows[0].pack])
+    assert not folder.exists()
+    assert young.exists()
+    assert not any(p.is_dir() and not any(p.iterdir()) for p in tmp_path.rglob("*"))
 
 
 @given(
@@ -158,128 +282,79 @@ def test_the_environment_sets_the_quota(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("COFFEA_DIRAC_CACHE_QUOTA", "3 GB")
     assert StageCache(tmp_path).quota_bytes == 3 * 10**9
     assert StageCache(tmp_path, quota=None).quota_bytes is None
+    monkeypatch.setenv("COFFEA_DIRAC_CACHE_QUOTA", "none")
+    assert StageCache(tmp_path).quota_bytes is None
     with pytest.raises(ConfigurationError, match="is no size"):
         StageCache(tmp_path, quota="lots")
 
 
-# ------------------------------------------------------------------------------------------------------ commands
+def test_a_run_says_that_its_cache_is_too_small(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path)
+    make = (
+        "from coffea_dirac import StageCache\n"
+        "        executor = DiracExecutor(cache=StageCache('cache', quota='1 kB'), inline=True, status=False)"
+    )
+    result = scenario.run(make=make, compare=True)
+    assert result.out == pytest.approx(result.plain, rel=1e-12)
+    (warning,) = result.warnings
+    assert "too small for this run" in warning
+    assert "quota=" in warning
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    scenario = Scenario(tmp_path_factory.mktemp("cli"))
-    scenario.run()
-    scenario.edit("helper.py", "30", "25")
-    scenario.run()
-    return scenario.folder / "cache"
+def test_runs_do_not_get_slower_with_the_number_of_past_runs(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    most = 0
+    for n in range(150):
+        cache = StageCache(tmp_path)
+        assert cache.begin()
+        cache.keep([Record(f"{n:064x}", b"x" * 100, "bytes", info={"stage": "s"})])
+        cache.end()
+        most = max(most, blobs_of(store, ".idx"))
+    assert most <= 65
+    assert keys(store) == {f"{n:064x}" for n in range(150)}
 
 
-def run(*arguments: str, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, ["cache", *arguments])
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout) if "--json" in arguments else result.output
+CLEANER = """
+import sys, time
+from coffea_dirac.errors import CoffeaDiracError
+from coffea_dirac.housekeeping import contents, remove, too_old
+from coffea_dirac.stores import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+while True:
+    found = contents(store)
+    remove(store, found, too_old(found, found.size_bytes * 2 // 3))
+    print("round", flush=True)
+"""
 
 
-def test_ls_and_du_say_what_is_there(cache: Path) -> None:
-    (stage,) = run("ls", "--cache", str(cache), "--json")
-    assert (stage["stage"], stage["work_items"], stage["events"]) == ("Analysis", 8, 400)
-    assert stage["merged"] >= 2
-    by_dataset = {row["dataset"]: row for row in run("du", "--by", "dataset", "--cache", str(cache), "--json")}
-    assert by_dataset["ttbar"]["records"] == by_dataset["wjets"]["records"] == 4
-    assert "Analysis" in run("ls", "--cache", str(cache))
-    assert "of 20.0 GB" in run("du", "--cache", str(cache))
-
-
-def test_show_says_everything_of_a_record(cache: Path) -> None:
-    index = packs.Index(open_store(cache))
+def test_runs_go_on_while_two_others_clean_the_same_cache(tmp_path: Path) -> None:
+    scenario = Scenario(tmp_path)
+    scenario.run(runner={"chunksize": 5})
+    cleaners = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLEANER, str(tmp_path / "cache")],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONHASHSEED": str(n)},
+        )
+        for n in range(2)
+    ]  # fmt: skip
+    try:
+        for cleaner in cleaners:
+            assert cleaner.stdout is not None
+            assert cleaner.stdout.readline() == "ready\n"
+        scenario.edit("helper.py", "CUT = 30", "CUT = 31")
+        for _ in range(2):
+            result = scenario.run(runner={"chunksize": 5}, compare=True)
+            assert result.error is None
+            assert result.out == pytest.approx(result.plain, rel=1e-12)
+        for cleaner in cleaners:
+            assert cleaner.poll() is None, cleaner.communicate(timeout=10)
+            assert cleaner.stdout is not None
+            assert cleaner.stdout.readline() == "round\n"
+    finally:
+        for cleaner in cleaners:
+            cleaner.kill()
+            cleaner.communicate(timeout=10)
+    index = packs.Index(open_store(tmp_path / "cache"))
     index.refresh()
-    row = next(row for row in index if row.info.get("dataset") == "ttbar")
-    (found,) = run("show", row.key[:16], "--cache", str(cache), "--json")
-    assert (found["key"], found["file"], found["start"]) == (row.key, "one.root", row.info["start"])
-    assert ["file", "weights.json"] in [i[:2] for i in found["inputs"]]
-    assert "weights.json" in run("show", row.key[:16], "--cache", str(cache))
-
-
-def test_explain_says_what_was_edited(cache: Path) -> None:
-    first, second = run("explain", "Analysis", "--cache", str(cache), "--json")
-    assert first["changes"] == ["first run"]
-    assert "`30` became `25`" in " ".join(second["changes"])
-
-
-def test_verify_finds_damage_and_removes_it(tmp_path: Path) -> None:
-    scenario = Scenario(tmp_path)
-    first = scenario.run()
-    place = str(tmp_path / "cache")
-    assert run("verify", "--cache", place, "--json")["damaged"] == []
-    pack = max((tmp_path / "cache").glob("v1/s/*/p/b*.pack"))
-    data = bytearray(pack.read_bytes())
-    data[300] ^= 1
-    pack.write_bytes(data)
-    (damaged,) = run("verify", "--cache", place, "--json", code=1)["damaged"]
-    assert damaged["pack"].endswith(pack.name)
-    run("verify", "--cache", place, "--delete", code=1)
-    assert run("verify", "--cache", place, "--json")["damaged"] == []
-    again = scenario.run()
-    assert again.out == first.out
-
-
-def test_gc_says_what_would_go_and_does_it(tmp_path: Path) -> None:
-    scenario = Scenario(tmp_path)
-    scenario.run()
-    place = str(tmp_path / "cache")
-    would = run("gc", "--quota", "1 kB", "--dry-run", "--cache", place, "--json")
-    assert would["packs"] > 0
-    assert run("gc", "--cache", place, "--json")["packs"] == 0
-    did = run("gc", "--quota", "1 kB", "--cache", place, "--json")
-    assert did["packs"] == would["packs"]
-    assert did["left_bytes"] < 1000
-    assert scenario.run().misses == 4
-
-
-def test_rm_removes_a_stage_a_key_or_everything(tmp_path: Path) -> None:
-    scenario = Scenario(tmp_path)
-    first = scenario.run()
-    place = str(tmp_path / "cache")
-    index = packs.Index(open_store(place))
-    index.refresh()
-    row = next(row for row in index if row.info.get("dataset") == "ttbar")
-    assert run("rm", row.key[:20], "--cache", place, "--json") == {"removed": 1}
-    again = scenario.run()
-    assert (again.misses, again.out) == (1, first.out)
-    run("rm", "Analysis", "--cache", place)
-    assert run("ls", "--cache", place, "--json") == []
-    assert scenario.run().misses == 4
-    run("rm", "--all", "--cache", place)
-    assert not list((tmp_path / "cache").glob("v1/**/*.pack"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["show", "zz"], "no record's key begins"),
-        (["explain", "Nobody"], "no stage 'Nobody'"),
-        (["du", "--by", "colour"], "none of stage, dataset, session"),
-        (["gc", "--quota", "lots"], "is no size"),
-        (["rm"], "say what to remove"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(cache: Path, arguments: list[str], words: str) -> None:
-    said = run(*arguments, "--cache", str(cache), code=2)
-    assert words in said
-    assert len(said.strip().splitlines()) == 1
-
-
-def test_the_command_is_installed_and_uses_the_users_cache(cache: Path) -> None:
-    env = {**os.environ, "COFFEA_DIRAC_CACHE": str(cache)}
-    for command in (["-m", "coffea_dirac"],):
-        done = subprocess.run(
-            [sys.executable, *command, "cache", "ls", "--json"],
-            env=env, capture_output=True, text=True, timeout=60, check=True,
-        )  # fmt: skip
-        assert json.loads(done.stdout)[0]["stage"] == "Analysis"
-    off = subprocess.run(
-        [sys.executable, "-m", "coffea_dirac", "cache", "ls"],
-        env={**env, "COFFEA_DIRAC_CACHE": "off"}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert off.returncode == 2
-    assert "--cache PATH" in off.stderr
+    assert index.problems == []

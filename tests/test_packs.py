@@ -19,7 +19,7 @@ from memory_store import MemoryStore, keep, key
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.interfaces import Discovered, Record, Row, Store
 from coffea_dirac.packs import Index, PackWriter, bundle_rows, format, read
-from coffea_dirac.packs.format import read_table, record_bytes, statement, table_bytes
+from coffea_dirac.packs.format import joined_bytes, read_table, record_bytes, statement, table_bytes
 from coffea_dirac.packs.pack import PACK_NAME, read_footer
 from coffea_dirac.stores import LocalStore
 
@@ -69,6 +69,21 @@ def test_a_long_footer_is_read_whole(store: LocalStore) -> None:
     rows = keep(store, "s", [record(i, 1) for i in range(2000)])
     table = read_footer(store, rows[0].pack)
     assert [table.row(i) for i in range(len(table))] == rows
+
+
+@given(st.lists(st.lists(st.integers(0, 11), max_size=6), max_size=4), st.sets(st.integers(0, 3)))
+def test_tables_are_joined_as_their_rows_would_be(tables: list[list[int]], kept: set[int]) -> None:
+    store = MemoryStore()
+    rows = [row for n in range(4) for row in keep(store, f"s{n}", [record(4 * n + i) for i in range(3)])]
+    packs = {rows[3 * n].pack for n in kept}
+    parts = [read_table(table_bytes([rows[i] for i in these])) for these in tables]
+    joined = read_table(joined_bytes(parts, packs))
+    expected = dict.fromkeys(rows[i] for these in tables for i in these if rows[i].pack in packs)
+    found = [joined.row(i) for i in range(len(joined))]
+    assert found == list(expected)
+    assert [row.info for row in found] == [row.info for row in expected]
+    assert set(joined.packs) == {row.pack for row in expected}
+    assert read_table(table_bytes(found)) == joined
 
 
 def test_an_empty_pack_makes_no_blob(store: LocalStore) -> None:

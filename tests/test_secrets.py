@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import re
 import subprocess
@@ -14,8 +15,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scenario import Scenario
 from test_memo_remote import Handler
+
+from coffea_dirac.fingerprint import describe, diff
+from coffea_dirac.redact import is_secret_name, tree_without_secrets
 
 pytestmark = pytest.mark.core
 
@@ -131,6 +137,91 @@ def test_no_secret_is_kept_printed_or_listed(scenario: Scenario, url: str, kind:
     assert CANARY.findall(said.encode()) == [], said
     assert [text for text in listed if "CANARY" in text] == []
     assert on_disk == []
+
+
+ATTRIBUTES = """
+    def __init__(self):
+        self.token = os.environ["SECRET_TOKEN"]
+        self.login = {"password": "CANARY-1", "accessToken": "CANARY-2", "ca": [os.environ["SECRET_TOKEN"]]}
+        self.host = "https://jdoe:CANARY-3@store.example.org/x?token=CANARY-4"
+        self.headers = {"Accept": "*/*", "Authorization": "Bearer CANARY-5"}
+
+    def process(self, events, api_key="CANARY-6"):
+        self.token, self.login, self.host, self.headers, helper.PASSWORD
+"""
+
+
+def put_secrets(scenario: Scenario, statement: str) -> None:
+    scenario.write("helper.py", (scenario.folder / "helper.py").read_text() + "PASSWORD = 'CANARY-7'\n")
+    scenario.edit("analysis.py", "import json", "import json, os")
+    scenario.edit("analysis.py", "    def process(self, events):", ATTRIBUTES)
+    scenario.edit("analysis.py", "assert not self.fails, 'no luck'", statement)
+
+
+def test_secrets_that_a_processor_holds_are_neither_kept_nor_told(scenario: Scenario) -> None:
+    put_secrets(scenario, "cut = 30")
+    first = scenario.run(env={"SECRET_TOKEN": "CANARY-4711"})
+    assert (first.error, first.misses) == (None, 4)
+    for name, old, new in [
+        ("analysis.py", '-1"', '-11"'),
+        ("analysis.py", '-4"', '-44"'),
+        ("helper.py", "-7'", "-77'"),
+    ]:
+        scenario.edit(name, f"CANARY{old}", f"CANARY{new}")
+        again = scenario.run(env={"SECRET_TOKEN": "CANARY-4711"})
+        assert again.misses == 4, "a secret is a value like any other"
+        assert "CANARY" not in str(again)
+    other = scenario.run(env={"SECRET_TOKEN": "CANARY-0815"})
+    assert other.misses == 4
+    assert "hidden" in str(other.reasons)
+    assert "CANARY" not in str(other)
+    assert [*scan(scenario.folder / "cache")] == []
+
+
+def test_a_worker_that_dies_tells_no_secret(scenario: Scenario) -> None:
+    put_secrets(scenario, "events.metadata['entrystart'] or os.kill(os.getpid(), 9)")
+    temporary = scenario.folder / "tmp"
+    temporary.mkdir()
+    result = scenario.run(
+        make="executor = DiracExecutor(cache='cache', workers=1, status=False)",
+        fileset={"ttbar": {"files": ["one.root"], "metadata": {"xsec": 2.5}}},
+        env={"SECRET_TOKEN": "CANARY-4711", "TMPDIR": str(temporary)},
+    )
+    assert result.error is not None
+    assert "died" in result.error[1]
+    assert "CANARY" not in str(result)
+    assert [*scan(scenario.folder / "cache"), *scan(temporary)] == []
+
+
+def test_names_of_secrets_are_told_from_names_of_other_things() -> None:
+    secret = ["token", "API_KEY", "accessToken", "x509_credential", "my_password", "private_key", "Cookie"]
+    other = ["tokenizer", "passing", "key", "bypass", "monkey", "jet_pt", "secretary", ""]
+    assert [n for n in secret + other if is_secret_name(n)] == secret
+
+
+@given(
+    st.recursive(
+        st.one_of(st.integers(), st.text(max_size=12).map(lambda t: f"str {json.dumps(t)}"), st.just("-> class A")),
+        lambda part: st.one_of(
+            st.lists(part, max_size=3),
+            st.dictionaries(st.sampled_from(["token", "cut", "login", "url"]), part, max_size=3),
+        ),
+        max_leaves=8,
+    ),
+    st.text(min_size=6, max_size=12),
+)
+def test_hiding_is_the_same_each_time_and_leaves_nothing_of_a_named_secret(part: object, secret: str) -> None:
+    tree = {"a": part, "names": {"token": f"str {json.dumps(secret)}", "again": f"str {json.dumps(secret)}"}}
+    hidden = tree_without_secrets(tree, {})
+    assert tree_without_secrets(hidden, {}) == hidden
+    assert hidden["names"]["again"] == hidden["names"]["token"] != tree["names"]["token"]
+    assert tree_without_secrets(tree, {}) == hidden
+
+
+def test_what_holds_no_secret_is_left_as_it_is() -> None:
+    tree = describe({"cut": 30, "names": ["token count", "x?y"], "f": test_the_scan_finds_a_secret_that_is_there}).tree
+    assert tree_without_secrets(tree, {})["roots"]["cut"] == "int 30"
+    assert diff(tree, describe({"cut": 25, "names": ["token count", "x?y"], "f": len}).tree)
 
 
 def test_the_scan_finds_a_secret_that_is_there(tmp_path: Path) -> None:

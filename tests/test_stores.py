@@ -207,3 +207,22 @@ def test_of_processes_that_race_for_a_name_one_wins(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     assert all(store.read(f"v1/{number}") == str(winner).encode() * 1000 for number, winner in won)
     assert all(isinstance(blob, Blob) for blob in store.list())
+
+
+def test_a_blob_is_made_while_another_process_sweeps_empty_folders(tmp_path: Path) -> None:
+    script = "import sys; from coffea_dirac.stores import LocalStore\nwhile True: LocalStore(sys.argv[1]).sweep(1e9)"
+    sweeper = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    try:
+        store = LocalStore(tmp_path)
+        deadline = time.monotonic() + 3
+        n = 0
+        while time.monotonic() < deadline:
+            store.create(f"v1/s/{n % 7}/p/{n}", b"x")
+            assert store.read(f"v1/s/{n % 7}/p/{n}") == b"x"
+            store.delete(f"v1/s/{n % 7}/p/{n}")
+            n += 1
+        assert sweeper.poll() is None
+    finally:
+        sweeper.kill()
+        sweeper.wait(10)
+    assert n > 100

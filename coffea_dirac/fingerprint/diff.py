@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from coffea_dirac.interfaces import Json
+from coffea_dirac.redact import tree_without_secrets
 
 Kind = Literal["code", "value", "version", "file", "behavior"]
 _TOKEN = re.compile(r'b?"(?:[^"\\]|\\.)*"|[^\s()\[\]=]+|[()\[\]=]')
@@ -56,6 +57,7 @@ def diff(old_tree: Mapping[str, Json], new_tree: Mapping[str, Json]) -> list[Dif
     -------
     list of Difference
         Edited code first, then values, versions and files, then code that came or went; empty if the digests agree.
+        Secrets are not shown.
 
     Examples
     --------
@@ -63,6 +65,7 @@ def diff(old_tree: Mapping[str, Json], new_tree: Mapping[str, Json]) -> list[Dif
     >>> [d.text for d in diff(describe({"cut": 30}).tree, describe({"cut": 25}).tree)]
     ['new value: cut: `30` became `25`']
     """
+    old_tree, new_tree = tree_without_secrets(old_tree), tree_without_secrets(new_tree)
     found = [*_roots(old_tree, new_tree), *_nodes(old_tree, new_tree)]
     for part, kind in (("packages", "version"), ("files", "file"), ("behavior", "behavior")):
         found.extend(_parts(kind, old_tree.get(part) or {}, new_tree.get(part) or {}))  # type: ignore[arg-type]

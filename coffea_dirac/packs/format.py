@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,16 +165,43 @@ def table_bytes(rows: Sequence[Row]) -> bytes:
         cells = (*numbers, row.key, row.second_key, row.digest, row.signature, row.offset, row.length, own)
         for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
-    body = canonical(
-        {
-            "packs": packs.values,
-            "inputs": inputs.values,
-            "codecs": codecs.values,
-            "shared": shared.values,
-            "columns": columns,
-        }
-    )
+    return _table_bytes(packs, inputs, codecs, shared, columns)
+
+
+def _table_bytes(
+    packs: _Values, inputs: _Values, codecs: _Values, shared: _Values, columns: Mapping[str, Sequence[Any]]
+) -> bytes:
+    parts = {"packs": packs.values, "inputs": inputs.values, "codecs": codecs.values, "shared": shared.values}
+    body = canonical({**parts, "columns": columns})
     return body + _TRAILER.pack(hashlib.sha256(body).digest(), len(body), _TABLE_MAGIC)
+
+
+def joined_bytes(tables: Iterable[Table], packs: Collection[str]) -> bytes:
+    """Return one table of the rows of many that lie in `packs`, each once; nothing is made of a row on the way."""
+    values = {name: _Values() for name in _REFERENCES}
+    columns: dict[str, list[Any]] = {name: [] for name in (*_REFERENCES, *_TEXTS, *_SIZES, "own")}
+    seen: set[tuple[str, int]] = set()
+    for table in tables:
+        places = list(zip((table.packs[i] for i in table.columns["pack"]), table.columns["offset"], strict=True))
+        new: dict[tuple[str, int], int] = {}
+        for i, place in enumerate(places):
+            if place[0] in packs and place not in seen:
+                new.setdefault(place, i)
+        seen.update(new)
+        wanted = new.values()
+        for name, column in columns.items():
+            cells = [table.columns[name][i] for i in wanted]
+            column.extend(_renumbered(name, cells, table, values[name]) if name in values else cells)
+    return _table_bytes(values["pack"], values["inputs"], values["codec"], values["shared"], columns)
+
+
+def _renumbered(name: str, cells: Sequence[int], table: Table, values: _Values) -> list[int]:
+    old = {"pack": table.packs, "inputs": table.inputs, "codec": table.codecs, "shared": table.shared}[name]
+    numbers = {}
+    for cell in dict.fromkeys(cells):
+        value: Any = old[cell]
+        numbers[cell] = values.number(canonical(value) if name == "shared" else value, value)
+    return [numbers[cell] for cell in cells]
 
 
 def table_size(tail: bytes) -> int:

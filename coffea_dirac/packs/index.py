@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.interfaces import Row, Store
-from coffea_dirac.packs.format import Table, canonical, table_bytes
+from coffea_dirac.packs.format import Table, canonical, joined_bytes, table_bytes
 from coffea_dirac.packs.pack import PACK_NAME, SESSIONS, read_footer, read_index
 
 _INDEX_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/i/(\d+)\.idx")
@@ -52,10 +52,13 @@ class Index:
         self._covered: set[str] = set()
         self._packs: set[str] = set()
         self._loose: list[Row] = []
+        self._tables: list[Table] = []
         self._written = 0
         self._number = 0
         self.problems: list[str] = []
         """What the last `refresh` found damaged; the records concerned are absent from the index."""
+        self.damaged: list[str] = []
+        """The names of the blobs that `problems` tell of, in the same order."""
         self.size_bytes = self.n_sessions = 0
         """How much there was, at the last `refresh`."""
 
@@ -67,6 +70,12 @@ class Index:
         for key in list(self._places):
             yield from self.rows([key]).get(key, ())
 
+    def gone(self) -> Iterator[Row]:
+        """Yield every row whose pack is there no more: its session still tells of it."""
+        for places in self._places.values():
+            rows = (place if isinstance(place, Row) else place[0].row(place[1]) for place in places)
+            yield from (row for row in rows if row.pack not in self._packs)
+
     def refresh(self) -> None:
         """Take in what has come into the store; index blobs and footers that were read are not read again.
 
@@ -75,7 +84,7 @@ class Index:
         StoreError
             If the store cannot be read.
         """
-        self.problems = []
+        self.problems, self.damaged = [], []
         blobs = self._store.list(SESSIONS)
         names = [blob.name for blob in blobs]
         self.size_bytes, self.n_sessions = sum(blob.size_bytes for blob in blobs), sum(map(_is_start, names))
@@ -92,11 +101,17 @@ class Index:
         try:
             table = self._read_index(name)
         except CorruptRecordError as error:
-            self.problems.append(str(error))
+            self._note(name, error)
             return
         self._read.add(name)
         self._covered.update(table.packs)
         self._enter(table)
+
+    def _note(self, name: str, error: CorruptRecordError) -> None:
+        # What another process has tidied away since it was listed is no damage.
+        if self._store.read(name, 0, 0) is not None:
+            self.problems.append(str(error))
+            self.damaged.append(name)
 
     def _read_index(self, name: str) -> Table:
         if self._copies is None:
@@ -119,13 +134,14 @@ class Index:
         try:
             table = read_footer(self._store, name)
         except CorruptRecordError as error:
-            self.problems.append(str(error))
+            self._note(name, error)
             return
         self._covered.add(name)
         self._enter(table)
         self._loose.extend(map(table.row, range(len(table))))
 
     def _enter(self, table: Table) -> None:
+        self._tables.append(table)
         places = self._places
         for i, key in enumerate(table.keys):
             places.setdefault(key, []).append((table, i))
@@ -188,6 +204,11 @@ class Index:
         self._number += 1
         return name
 
+    def write_whole(self, session: str, packs: Collection[str]) -> None:
+        """Write what `refresh` has found of `packs` as the session's next index blob."""
+        self._store.create(f"{SESSIONS}{session}/i/{self._number}.idx", joined_bytes(self._tables, packs))
+        self._number += 1
+
     def close_session(self, session: str, rows: Sequence[Row], *, used: Iterable[Row] = ()) -> None:
         """End a session: what is not yet in its index is written there, with the footers that dead sessions left.
 
@@ -222,7 +243,7 @@ class Index:
             try:
                 table = read_footer(self._store, name)
             except CorruptRecordError as error:
-                self.problems.append(str(error))
+                self._note(name, error)
                 continue
             rows.extend(map(table.row, range(len(table))))
         return rows

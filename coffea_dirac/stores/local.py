@@ -6,7 +6,9 @@ import errno
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from coffea_dirac.interfaces import Blob
 
 # No part begins with a dot: such names are files still being written.
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+_ATTEMPTS = 20
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _HINTS = {
     errno.ENOSPC: "the disk is full: free some space, or name a directory on another disk",
@@ -99,11 +103,7 @@ class LocalStore:
         target = self.path / name
         part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _explained("make", target.parent, error) from error
-        try:
-            part.write_bytes(data)
+            _write_new(part, data)
             _place(part, target)
         except FileExistsError as error:
             raise StoreError(
@@ -112,7 +112,8 @@ class LocalStore:
         except OSError as error:
             raise _explained("write", target, error) from error
         finally:
-            part.unlink(missing_ok=True)
+            with suppress(NotADirectoryError):
+                part.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
         """Remove a blob; a missing one is no error."""
@@ -121,6 +122,38 @@ class LocalStore:
             (self.path / name).unlink(missing_ok=True)
         except OSError as error:
             raise _explained("delete", self.path / name, error) from error
+
+    def sweep(self, age_s: float) -> None:
+        """Remove folders without blobs, and files that killed writers left unfinished at least `age_s` seconds ago."""
+        now_s = time.time()
+        for folder, _, names in os.walk(self.path, topdown=False):
+            for path in (Path(folder, name) for name in names if _PART.fullmatch(name)):
+                with suppress(OSError):
+                    if abs(now_s - path.stat().st_mtime) > age_s:
+                        path.unlink()
+            if Path(folder) != self.path:
+                # Whoever is about to write there makes it again.
+                with suppress(OSError):
+                    Path(folder).rmdir()
+
+
+def _write_new(part: Path, data: bytes) -> None:
+    """Write a file and make its folder, again if another process sweeps it away in between."""
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            part.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            # What exists and is no folder is a file, or was a folder a moment ago.
+            if not (attempts_left and isinstance(error, FileNotFoundError | FileExistsError)):
+                raise _explained("make", part.parent, error) from error
+            continue
+        try:
+            part.write_bytes(data)
+        except FileNotFoundError:
+            if not attempts_left:
+                raise
+        else:
+            return
 
 
 def _check(name: str) -> None:
