@@ -96,6 +96,17 @@ def test_a_directory_that_vanishes_in_the_middle_changes_nothing(scenario: Scena
     assert again.out == result.out
 
 
+def test_a_thousand_damaged_records_cost_one_line(scenario: Scenario) -> None:
+    first = check(scenario)
+    for pack in (scenario.folder / "cache").glob("v1/s/*/p/*.pack"):
+        pack.write_bytes(bytes(byte ^ 1 for byte in pack.read_bytes()))
+    second = check(scenario)
+    assert second.out == first.out
+    assert second.misses == ITEMS
+    assert len(second.warnings) == 1
+    assert "Others like it" in second.warnings[0]
+
+
 @pytest.mark.parametrize("days", [-400, 1])
 def test_a_clock_that_jumps_between_runs_changes_nothing(scenario: Scenario, days: int) -> None:
     jump = f"import time; now = time.time; time.time = lambda: now() + {days * 86400}"
