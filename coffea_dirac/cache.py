@@ -87,6 +87,7 @@ class StageCache:
         self._problem = ""
         self._rows: list[Row] = []
         self._used: list[Row] = []
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         return f"StageCache({self.store.url!r})"
@@ -97,7 +98,7 @@ class StageCache:
     def begin(self) -> str:
         """Read what is in the store and open a session; return its name, empty if the store cannot be written."""
         self._problem, self._session, self._rows, self._used = "", "", [], []
-        self._index = None
+        self._index, self._told = None, set()
         self._guard(self._refresh)
         if not self._problem:
             self._guard(self._open)
@@ -108,7 +109,7 @@ class StageCache:
         index.refresh()
         self._index = index
         for problem in index.problems:
-            warnings.warn(f"a part of {self!r} is unreadable: {problem}", CacheWarning, stacklevel=6)
+            self._tell_once(f"a part of {self!r} is unreadable", problem)
 
     def _open(self) -> None:
         self._session = self._found_index().open_session()
@@ -178,9 +179,7 @@ class StageCache:
         def step() -> None:
             for row, payload in packs.read(self.store, rows).items():
                 if isinstance(payload, CorruptRecordError):
-                    warnings.warn(
-                        f"a record of {self!r} is unreadable and computed again: {payload}", CacheWarning, stacklevel=4
-                    )
+                    self._tell_once(f"a record of {self!r} is unreadable and computed again", str(payload))
                 else:
                     found[row] = payload
 
@@ -190,11 +189,17 @@ class StageCache:
 
     def is_unreadable(self, row: Row) -> None:
         """Warn of a record that a worker could not read."""
-        warnings.warn(
-            f"a record of {self!r} is unreadable and computed again: {row.pack} at {row.offset}",
-            CacheWarning,
-            stacklevel=4,
-        )
+        self._tell_once(f"a record of {self!r} is unreadable and computed again", f"{row.pack} at {row.offset}")
+
+    def _tell_once(self, what: str, where: str) -> None:
+        """Warn of the first of its kind in a run: where one record is damaged there may be thousands."""
+        if what not in self._told:
+            self._told.add(what)
+            warnings.warn(
+                f"{what}: {where}. Others like it in this run are not named; `coffea-dirac cache verify` names all.",
+                CacheWarning,
+                stacklevel=5,
+            )
 
     def use(self, rows: Iterable[Row]) -> None:
         """Take notice of rows whose results were used without reading them here: they count as used for `gc`."""
@@ -207,9 +212,7 @@ class StageCache:
             try:
                 results[row] = codecs.decode(row.codec, payload)
             except CodecError as error:
-                warnings.warn(
-                    f"a record of {self!r} cannot be decoded and is computed again: {error}", CacheWarning, stacklevel=2
-                )
+                self._tell_once(f"a record of {self!r} cannot be decoded and is computed again", str(error))
         return results
 
     def noted(self, rows: Iterable[Row]) -> None:

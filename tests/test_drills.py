@@ -127,6 +127,32 @@ def test_a_directory_that_vanishes_in_the_middle_changes_nothing(scenario: Scena
     assert again.out == result.out
 
 
+def test_a_thousand_damaged_records_cost_one_line(scenario: Scenario) -> None:
+    first = check(scenario)
+    for pack in (scenario.folder / "cache").glob("v1/s/*/p/*.pack"):
+        pack.write_bytes(bytes(byte ^ 1 for byte in pack.read_bytes()))
+    second = check(scenario)
+    assert second.out == first.out
+    assert second.misses == ITEMS
+    assert len(second.warnings) == 1
+    assert "Others like it" in second.warnings[0]
+
+
+@MAKES
+@pytest.mark.timeout(150)
+def test_a_store_that_loses_all_it_takes_does_not_hold_up_the_run(scenario: Scenario, make: str) -> None:
+    lose = """
+        import pathlib
+        for pack in pathlib.Path("cache").glob("v1/s/*/p/*.pack"):
+            pack.unlink(missing_ok=True)
+"""
+    scenario.edit("analysis.py", "        jets = events.Jet[", lose + "        jets = events.Jet[")
+    result = scenario.run(make=make, compare=True, timeout=100, **CHUNKS)
+    assert result.error is None
+    assert result.out == pytest.approx(result.plain, rel=1e-12)
+    assert result.complete
+
+
 @pytest.mark.parametrize("days", [-400, 1])
 def test_a_clock_that_jumps_between_runs_changes_nothing(scenario: Scenario, days: int) -> None:
     jump = f"import time; now = time.time; time.time = lambda: now() + {days * 86400}"
