@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from coffea_dirac.work import run_bundle
 from coffea_dirac.workers import Call, Lost
 
 LOST_MERGES = 10
+# So often may a store lose what it took for a work item; then the result stays in memory.
+LOST_RECORDS = 2
 
 
 class Merging:
@@ -46,6 +49,7 @@ class Merging:
         self._leaves = leaves(plan)
         self._digests: dict[tuple[Discovered, ...], str] = {}
         self._lost: set[Row] = set()
+        self._times_lost: Counter[int] = Counter()
         self._absent: set[int] = set()
         self._left_out: set[int] = set()
         self._is_split = False
@@ -212,7 +216,16 @@ class Merging:
         for place in places:
             if isinstance(place, Leaf):
                 self._plan.rows.pop(place.position, None)
+            self._count_lost([leaf.position for leaf in leaves_of(place)])
         return [i for place in places for i in self._enter_known([place], is_first=self._report.retract(row.key))]
+
+    def _count_lost(self, positions: Sequence[int]) -> None:
+        """Trust the store no more with what it has lost again: that is computed, and merged in memory."""
+        self._times_lost.update(positions)
+        for position in positions:
+            if self._times_lost[position] >= LOST_RECORDS:
+                self._plan.rows.pop(position, None)
+                self._plan.keys[position] = ""
 
     def settle(self) -> bool:
         """Give the tree the shape of the leaves that have a result; say whether there is more to merge.
