@@ -77,7 +77,8 @@ class Computing:
         self._blame = Blame()
         self._last_lost = Lost(0, "")
         self._spent_s, self._n_spent, self._travelled_bytes = 0.0, 0, 0
-        self._n_bundles = self._n_flying = 0
+        self._n_bundles = 0
+        self._flying: set[Bundle] = set()
         self._counted: set[int] = set()
         self._part_of: dict[int, int] = {}
 
@@ -96,7 +97,7 @@ class Computing:
     @property
     def is_last(self) -> bool:
         """Whether no work item waits or is at a worker."""
-        return not self._pending and not self._n_flying and not self._to_be_alone
+        return not self._pending and not self._flying and not self._to_be_alone
 
     def next_call(self, slots: int, is_idle: bool) -> Call | None:
         """Return the next bundle for a worker, None if there is none now.
@@ -128,7 +129,7 @@ class Computing:
     def _call(self, triples: list[Triple], *, is_alone: bool = False) -> Call:
         bundle = Bundle(f"b{self._n_bundles}", triples, is_alone)
         self._n_bundles += 1
-        self._n_flying += 1
+        self._flying.add(bundle)
         return Call(run_bundle, (bundle.name, triples), bundle)
 
     # ---------------------------------------------------------------- what comes in
@@ -142,7 +143,7 @@ class Computing:
             A work item failed, and ``errors="fail"``.
         """
         bundle: Bundle = call.about
-        self._n_flying -= 1
+        self._flying.discard(bundle)
         if isinstance(came, Lost):
             self._lost(bundle, came)
             return
@@ -225,13 +226,23 @@ class Computing:
 
     # ---------------------------------------------------------------- what was lost
 
-    def _lost(self, bundle: Bundle, lost: Lost) -> None:
+    def enter_finished(self) -> None:
+        """Enter what the bundles in flight have kept so far: the run is about to end without them."""
+        for bundle in list(self._flying):
+            self._enter_finished(bundle)
+            self._flying.discard(bundle)
+
+    def _enter_finished(self, bundle: Bundle) -> dict[int, Receipt]:
         done = self._finished(bundle)
-        left = [triple for triple in bundle.triples if triple[0] not in done]
         if self._run.cache is not None:
             self._run.cache.noted([receipt.row for receipt in done.values() if receipt.row is not None])
         for receipt in done.values():
             self._enter(receipt)
+        return done
+
+    def _lost(self, bundle: Bundle, lost: Lost) -> None:
+        done = self._enter_finished(bundle)
+        left = [triple for triple in bundle.triples if triple[0] not in done]
         # With several work items at hand nobody knows which of them it was.
         deaths = lost.deaths if len(left) == 1 else 1
         self._blame.came_back(receipt.position for receipt in done.values())

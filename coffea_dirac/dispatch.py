@@ -1,8 +1,7 @@
 """(free slots, pending work) -> assignments: pure functions that say which work items go together and when.
 
 A bundle is a run of neighbouring work items of one file.  While the cost of an item is unknown bundles hold one item;
-then
-they hold about `BUNDLE_SECONDS` of work, and less towards the end so that all slots finish together.
+then they hold about `BUNDLE_SECONDS` of work, and less towards the end so that all slots finish together.
 """
 
 from __future__ import annotations

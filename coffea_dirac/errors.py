@@ -112,24 +112,25 @@ class CodecError(CoffeaDiracError):
     def __init__(self, path: str, type_name: str, hint: str = "") -> None:
         self.path = path
         self.type_name = type_name
+        self.hint = hint
         super().__init__(
             f"{path} is a {type_name}, which no codec can write"
             + (f": {hint}" if hint else f"; write register_codec({type_name.rsplit('.', 1)[-1]}, dump, load)")
         )
 
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.path, self.type_name)
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return type(self), (self.path, self.type_name, self.hint)
 
 
 class PayloadError(CodecError):
     """A payload cannot be read: it is damaged, of another version, or of a type that is not registered here."""
 
     def __init__(self, why: str) -> None:
-        self.path = self.type_name = ""
+        self.path = self.type_name = self.hint = ""
         self.why = why
         Exception.__init__(self, f"a payload cannot be read: {why}")
 
-    def __reduce__(self) -> tuple[type, tuple[str, ...]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
         return type(self), (self.why,)
 
 

@@ -91,6 +91,7 @@ class Processing:
                     raise processing_errors(computing.errors, merging.partial())
                 return self._merged(plan, merging, computing, n_items=len(items))
             except KeyboardInterrupt as stop:
+                computing.enter_finished()
                 print(resume_line(len(computing.waiting), len(items)), file=sys.stderr)  # noqa: T201
                 stop.partial_output = merging.partial()  # type: ignore[attr-defined]
                 raise

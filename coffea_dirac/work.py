@@ -63,13 +63,17 @@ def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) ->
     """
     task = TASKS.get(blob)
     shelf = _Shelf(task, name)
-    with Reader(task.call) as reader:
-        for position, item, key in items:
-            receipt = shelf.find(position, key) or _process(task, shelf, reader, position, item, key)
-            shelf.receipts.append(receipt)
-            if (receipt.error is not None and not task.collect) or not is_wanted.get()():
-                break
-    return shelf.close()
+    try:
+        with Reader(task.call) as reader:
+            for position, item, key in items:
+                receipt = shelf.find(position, key) or _process(task, shelf, reader, position, item, key)
+                shelf.receipts.append(receipt)
+                if (receipt.error is not None and not task.collect) or not is_wanted.get()():
+                    break
+    finally:
+        # Also after Ctrl-C in this process: what is finished is kept.
+        receipts = shelf.close()
+    return receipts
 
 
 class _Shelf:

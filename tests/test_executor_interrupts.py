@@ -122,6 +122,17 @@ def test_ctrl_c_keeps_and_returns_what_is_finished_and_says_how_to_go_on(
     assert len(ran(scenario)) == again.misses == ITEMS - again.hits
 
 
+def test_ctrl_c_in_the_middle_of_a_bundle_keeps_its_first_part(scenario: Scenario) -> None:
+    process = start(scenario, env={"WAIT_AT": "two.root:20"}, inline=True)
+    wait_for(lambda: "two.root:20" in ran(scenario))
+    process.send_signal(signal.SIGINT)
+    result, _ = result_of(process)
+    assert result["items"]["misses"] == 12
+    assert result["out"]["n"] == 120
+    again = scenario.run(runner={"chunksize": 10})
+    assert again.hits == 12
+
+
 def test_what_is_finished_can_be_had_while_the_run_goes_on(scenario: Scenario) -> None:
     process = start(scenario, "--watch", env={"WAIT_AT": "two.root:0"}, inline=True)
     wait_for(lambda: "two.root:0" in ran(scenario))
