@@ -30,6 +30,8 @@ test-stack-e: ## The core tests with the newest dask and without dask-awkward
 test-long: ## Races, drills and foreign suites
 	@scripts/set-up .venv requirements/test.lock
 	@$(RUN) -m pytest -q -m long
+	@scripts/set-up .venv-stack-e requirements/stack-e.lock
+	@.venv-stack-e/bin/python -m pytest -q -m "core and long" tests
 
 lint: ## ruff, mypy, import-linter
 	@scripts/set-up .venv requirements/test.lock
