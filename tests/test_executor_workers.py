@@ -48,6 +48,17 @@ def scenario(tmp_path: Path) -> Scenario:
     return found
 
 
+def test_a_processor_class_made_in_a_function_of_a_module_runs_at_workers(scenario: Scenario) -> None:
+    text = (scenario.folder / "analysis.py").read_text()
+    head, body = text.split("class Analysis", 1)
+    indented = "\n".join(f"    {line}" if line else line for line in ("class Analysis" + body).splitlines())
+    scenario.write("analysis.py", f"{head}def make():\n{indented}\n    return Analysis()\n\n\nAnalysis = make\n")
+    first = scenario.run(make=WORKERS, **CHUNKS)
+    assert (first.error, first.misses) == (None, ITEMS)
+    again = scenario.run(make=WORKERS, **CHUNKS)
+    assert (again.misses, again.out) == (0, first.out)
+
+
 def ran(scenario: Scenario) -> list[str]:
     return [line.split()[0] for line in (scenario.folder / "ran.txt").read_text().splitlines()]
 

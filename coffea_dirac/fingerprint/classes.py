@@ -40,11 +40,17 @@ def class_(walker: Walker, value: type) -> Json:
     """Return the encoding of a class."""
     origin = walker.used(value.__module__)
     if origin.kind == "user" or _is_made_up(value):
-        return walker.node(value, f"class {value.__qualname__}", _user_class)
+        return walker.node(value, f"class {name_of(value)}", _user_class)
     module = public_module(value.__module__) if origin.kind == "stdlib" else value.__module__
     name = f"class {module}.{value.__qualname__}".replace("class builtins.", "class ")
     extra = [*patches(walker, value).items(), *schema(walker, value)]
     return [name, *extra] if extra else name
+
+
+def name_of(value: type) -> str:
+    """Return the name that a class has in every process: one made in a function travels without where it was made."""
+    name = value.__qualname__
+    return value.__name__ if "<locals>" in name else name
 
 
 def _is_made_up(value: type) -> bool:

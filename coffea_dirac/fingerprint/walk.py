@@ -160,7 +160,7 @@ class Walker:
             return [self.class_of(value), handler(self, value), *classes.extra_state(self, value)]
         if values.is_pure(kind):
             return classes.instance(self, value)
-        return self.node(value, f"{kind.__qualname__}()", classes.instance_node)
+        return self.node(value, f"{classes.name_of(kind)}()", classes.instance_node)
 
     def class_of(self, value: Any) -> Json:
         """Return the encoding of a value's class."""
