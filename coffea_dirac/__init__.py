@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from coffea_dirac.codecs import register_codec
     from coffea_dirac.errors import CoffeaDiracError
     from coffea_dirac.executor import DiracExecutor
-    from coffea_dirac.stages import File
+    from coffea_dirac.files import File
+    from coffea_dirac.stages import stage
     from coffea_dirac.stores import open_store
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "StageCache",
     "open_store",
     "register_codec",
+    "stage",
 ]
 
 # Each name is imported when it is first asked for: a scheduler needs no coffea, a full hit needs no distributed.
@@ -29,10 +31,11 @@ _ROOMS = {
     "CoffeaDiracError": "errors",
     "DiracCluster": "cluster",
     "DiracExecutor": "executor",
-    "File": "stages",
+    "File": "files",
     "StageCache": "cache",
     "open_store": "stores",
     "register_codec": "codecs",
+    "stage": "stages",
 }
 
 

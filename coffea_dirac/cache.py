@@ -12,15 +12,16 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coffea_dirac import codecs, housekeeping, packs
-from coffea_dirac.discovery import Checker
-from coffea_dirac.errors import CodecError, CorruptRecordError, StoreError
-from coffea_dirac.fingerprint import diff
-from coffea_dirac.interfaces import Discovered, Json, Record, Row, Store
+from coffea_dirac.errors import CodecError, ConfigurationError, CorruptRecordError, StoreError
+from coffea_dirac.fingerprint import Ingredients, diff
+from coffea_dirac.interfaces import Json, Outcome, Record, Row, Store
 from coffea_dirac.redact import tree_without_secrets
+from coffea_dirac.report import Report
 from coffea_dirac.stores import LocalStore, open_store
 
 ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
@@ -88,6 +89,53 @@ class StageCache:
         self._rows: list[Row] = []
         self._used: list[Row] = []
         self._told: set[str] = set()
+        self._whys: dict[tuple[str, str], Mapping[str, Json]] = {}
+        self._block: Any = None
+        self.report = Report()
+        """What the last ``with`` block did, or what wrapped processors did in this process."""
+
+    def __enter__(self) -> StageCache:
+        """Let calls of ``@stage`` functions go through this cache until the end of the block."""
+        from coffea_dirac.block import Block
+
+        if self._block is not None:
+            raise ConfigurationError(f"{self!r} is in a `with` block already: use a StageCache of its own for this one")
+        self.report = Report()
+        # A session of its own: an executor may use this cache inside the block.
+        self._block = Block(self.twin(), self.report)
+        self._block.enter()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        block, self._block = self._block, None
+        block.leave()
+
+    def wrap(self, processor: Any) -> Any:
+        """Return a processor whose ``@stage`` functions go through this cache, for any executor.
+
+        Parameters
+        ----------
+        processor : ProcessorABC or callable
+            The analysis; a callable takes events and has no ``postprocess``.
+
+        Raises
+        ------
+        ConfigurationError
+            It is neither.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> StageCache(tempfile.mkdtemp()).wrap(lambda events: {"n": len(events)}).postprocess({"n": 3})
+        {'n': 3}
+        """
+        from coffea_dirac.block import Wrapped
+
+        return Wrapped(processor, self)
+
+    def twin(self) -> StageCache:
+        """Return another cache over the same store, with a session of its own."""
+        return StageCache(self.store, quota=self.quota_bytes)
 
     def __repr__(self) -> str:
         return f"StageCache({self.store.url!r})"
@@ -98,7 +146,7 @@ class StageCache:
     def begin(self) -> str:
         """Read what is in the store and open a session; return its name, empty if the store cannot be written."""
         self._problem, self._session, self._rows, self._used = "", "", [], []
-        self._index, self._told = None, set()
+        self._index, self._told, self._whys = None, set(), {}
         self._guard(self._refresh)
         if not self._problem:
             self._guard(self._open)
@@ -113,6 +161,16 @@ class StageCache:
 
     def _open(self) -> None:
         self._session = self._found_index().open_session()
+
+    def index(self) -> packs.Index:
+        """Return what the store has, read at the first call.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be read.
+        """
+        return self._found_index()
 
     def _found_index(self) -> packs.Index:
         if self._index is None:
@@ -275,6 +333,32 @@ class StageCache:
             "where": "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else ""),
         }
 
+    def explained(self, outcomes: Iterable[Outcome], ingredients: Mapping[str, Ingredients]) -> list[Outcome]:
+        """Return outcomes of stages with the reason in place of the template they had.
+
+        Parameters
+        ----------
+        ingredients : mapping
+            Template -> what it came from.
+        """
+        found = []
+        for outcome in outcomes:
+            reason = dict(outcome.reason or {})
+            template = str(reason.pop("template", ""))
+            if template in ingredients and reason.get("reason") == "new input":
+                why = self._why_template(outcome.stage, template, ingredients[template])
+                reason = reason if why["reason"] == "new input" else dict(why)
+            found.append(replace(outcome, reason=reason or None))
+        return found
+
+    def _why_template(self, stage: str, template: str, ingredients: Ingredients) -> Mapping[str, Json]:
+        """Return why a stage has a new template, asked once in a session; it is known from then on."""
+        why = self._whys.get((stage, template))
+        if why is None:
+            why = self._whys[stage, template] = self.why_new(stage, template, ingredients.tree)
+            self.keep_template(stage, template, ingredients.tree)
+        return why
+
 
 def _quota_bytes(store: Store, quota: str | int | None) -> int | None:
     if quota == "default":
@@ -300,44 +384,3 @@ def item_key(template: str, identity: str, treename: str, start: int, stop: int,
     """
     parts = ("work item 1", template, identity, treename, str(start), str(stop), *sorted(preload or ()))
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def full_key(row: Row, digests: dict[tuple[Discovered, ...], str]) -> str:
-    """Return what identifies a result: its key and the inputs that were discovered while it was computed.
-
-    Parameters
-    ----------
-    digests : dict
-        Digests of inputs already seen: the rows of one pack share them.
-    """
-    inputs = digests.get(row.inputs)
-    if inputs is None:
-        text = "\0".join("\0".join(i) for i in row.inputs)
-        digests[row.inputs] = inputs = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return hashlib.sha256(f"full key 1 {row.key} {inputs}".encode()).hexdigest()
-
-
-def choose(
-    rows: Sequence[Row], checker: Checker, metadata: Callable[[str], str], named_files: Mapping[str, str]
-) -> tuple[Row | None, Mapping[str, Json] | None]:
-    """Return the row whose discovered inputs hold now, or None and the first reason why none does.
-
-    A file that a string in the code names counts even if the record was made before that file existed.
-    """
-    reason: Mapping[str, Json] | None = None
-    for row in reversed(rows):
-        change = checker.first_change(row.inputs, metadata) or _new_file(row.inputs, named_files)
-        if change is None:
-            return row, None
-        reason = reason or change
-    return None, reason
-
-
-def _new_file(inputs: Sequence[Discovered], named_files: Mapping[str, str]) -> Mapping[str, Json] | None:
-    if not named_files:
-        return None
-    known = {i.name for i in inputs if i.kind in ("file", "written")}
-    for name in named_files:
-        if name not in known:
-            return {"reason": "new content", "where": name}
-    return None

@@ -11,6 +11,7 @@ from coffea_dirac.blame import Blame
 from coffea_dirac.dispatch import Pending
 from coffea_dirac.errors import CoffeaDiracError, StoreError
 from coffea_dirac.failures import chain
+from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.interfaces import Outcome
 from coffea_dirac.ledger import Found
 from coffea_dirac.merging import Merging
@@ -18,6 +19,7 @@ from coffea_dirac.messages import processing_error, worker_error
 from coffea_dirac.plan import Plan, Run
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.report import Report
+from coffea_dirac.stages import describe_stage
 from coffea_dirac.task import Task
 from coffea_dirac.work import Receipt, finished, run_bundle
 from coffea_dirac.workers import Call, Lost
@@ -81,6 +83,7 @@ class Computing:
         self._flying: set[Bundle] = set()
         self._counted: set[int] = set()
         self._part_of: dict[int, int] = {}
+        self._ingredients: dict[str, Ingredients] | None = None
 
     def add(self, positions: Sequence[int]) -> None:
         """Take on work items; only the first ones are put together by file."""
@@ -149,7 +152,8 @@ class Computing:
             return
         self._blame.came_back([r.position for r in came])
         if self._run.cache is not None:
-            self._run.cache.noted([r.row for r in came if r.row is not None])
+            rows = [r.row for r in came if r.row is not None]
+            self._run.cache.noted([*rows, *(row for r in came for row in r.stage_rows)])
         for receipt in came:
             self._enter(receipt)
         # A bundle ends at its first error; if that did not end the run (an item was halved) the rest goes out again.
@@ -161,6 +165,10 @@ class Computing:
     def _enter(self, receipt: Receipt) -> None:
         position = receipt.position
         item = self._plan.items[position]
+        for outcome in self._explained(receipt.outcomes):
+            self._report.add(outcome)
+        for text in receipt.notes:
+            self._report.note(text)
         if receipt.error is not None:
             memory = any(isinstance(e, MemoryError) for e in chain(receipt.error))
             if not (memory and self._halve(position, "it ran out of memory")):
@@ -178,6 +186,16 @@ class Computing:
         self.waiting.discard(position)
         self._merging.enter(position, Found(receipt.row, receipt.payload, receipt.value, receipt.metrics))
         self._count(receipt)
+
+    def _explained(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        cache, template = self._run.cache, self._plan.template
+        if not outcomes or cache is None or template is None:
+            return outcomes
+        if self._ingredients is None:
+            processor = self._task.call.processor
+            found = [describe_stage(stage, processor) for stage in template.stages]
+            self._ingredients = {ingredients.digest: ingredients for ingredients in found}
+        return cache.explained(outcomes, self._ingredients)
 
     def _note(self, receipt: Receipt) -> None:
         if receipt.store_problem and self._run.cache is not None:

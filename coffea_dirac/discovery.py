@@ -13,7 +13,7 @@ import site
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -65,17 +65,23 @@ class RecordingMetadata(dict[str, Any]):
         self._window = window
         self._replaced: set[str] = set()
 
+    @property
+    def _at_hand(self) -> Window:
+        """The window that is open here: inside a stage it is that of the stage."""
+        return _window.get() or self._window
+
     def _note(self, key: Any) -> None:
-        if isinstance(key, str) and key not in self._window.metadata and key not in self._replaced:
+        window = self._at_hand
+        if isinstance(key, str) and key not in window.metadata and key not in self._replaced:
             try:
-                self._window.metadata[key] = metadata_digest(self, key)
+                window.metadata[key] = metadata_digest(self, key)
             except FingerprintError as error:
-                self._window.unchecked = f"metadata[{key!r}] cannot be fingerprinted: {error}"
+                window.unchecked = f"metadata[{key!r}] cannot be fingerprinted: {error}"
 
     def _note_all(self) -> None:
         for key in dict.keys(self):
             self._note(key)
-        self._window.metadata.setdefault("*", metadata_names(dict.keys(self)))
+        self._at_hand.metadata.setdefault("*", metadata_names(dict.keys(self)))
 
     def __getitem__(self, key: str) -> Any:
         self._note(key)
@@ -195,6 +201,16 @@ def recording(window: Window) -> Iterator[Window]:
         yield window
     finally:
         _hook.closed(window)
+        _window.reset(token)
+
+
+@contextmanager
+def unrecorded() -> Iterator[None]:
+    """Let what is opened inside the ``with`` block count for no window: it is this package that reads."""
+    token = _window.set(Window())
+    try:
+        yield
+    finally:
         _window.reset(token)
 
 
@@ -330,6 +346,16 @@ def digest_path(path: str) -> str:
         return ABSENT
     except OSError as error:
         return f"unreadable: {type(error).__name__}"
+
+
+def files_named(strings: Iterable[str], inputs: Collection[str] = ()) -> dict[str, str]:
+    """Return the files that strings name, with the digest of their content; real paths in `inputs` do not count."""
+    found = {}
+    for name in sorted(strings):
+        path = os.path.realpath(name) if name and "\0" not in name else ""
+        if os.path.isfile(path) and path not in inputs and counts(path):  # noqa: PTH113 - many strings, few files
+            found[name] = digest_path(path)
+    return found
 
 
 class Checker:

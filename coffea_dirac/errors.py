@@ -9,6 +9,7 @@
     |- NoReplicaError           no copy of an input file can be read             -> the option that widens the search
     |- InputError               an input file is not what the plan says          -> file, tree, what to correct
     |- ProcessingError          user code failed in a work item                  -> file, entries, the user's line
+    |- StageError               a @stage function cannot be kept as it is called or written  -> what to write
     |- CodeMismatchError        a worker has other code than the submitter       -> module and both digests
     |- StoreError               a store cannot be reached, read or written
     |  `- CorruptRecordError    what was read is not what was kept
@@ -84,6 +85,10 @@ class ProcessingError(CoffeaDiracError):
     """
 
     partial_output: Any = None
+
+
+class StageError(CoffeaDiracError, TypeError):
+    """A ``@stage`` function is called or written so that its result cannot be kept; the message says what to write."""
 
 
 class CodeMismatchError(CoffeaDiracError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from coffea_dirac import codecs
-from coffea_dirac.cache import StageCache, full_key
+from coffea_dirac.cache import StageCache
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.fold import MergeReceipt, add, merge_group, run_merge
 from coffea_dirac.interfaces import Discovered, Outcome, Row
@@ -18,6 +18,7 @@ from coffea_dirac.merge import Leaf, Node, Place, leaves_of, tree
 from coffea_dirac.messages import merge_error
 from coffea_dirac.plan import Plan, leaves
 from coffea_dirac.report import Report
+from coffea_dirac.rows import full_key
 from coffea_dirac.task import Task, pack_task
 from coffea_dirac.work import run_bundle
 from coffea_dirac.workers import Call, Lost

@@ -6,19 +6,19 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from coffea_dirac.cache import CacheWarning, StageCache, choose, item_key
+from coffea_dirac.cache import CacheWarning, StageCache, item_key
 from coffea_dirac.calls import ProcessingCall, item_metadata
-from coffea_dirac.discovery import Checker, counts, metadata_digest
+from coffea_dirac.discovery import Checker, files_named, metadata_digest
 from coffea_dirac.errors import FingerprintError
-from coffea_dirac.fingerprint import Ingredients, digest_file
+from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.identity import FileIdentity, Reading, local_path
 from coffea_dirac.interfaces import Json, Row
 from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.merge import Leaf
 from coffea_dirac.messages import stale_plan
+from coffea_dirac.rows import choose
 from coffea_dirac.task import template_of
 from coffea_dirac.workers import Workers
 
@@ -146,13 +146,7 @@ def named_files(strings: Iterable[str], items: Sequence[Any]) -> dict[str, str]:
     """Return the files that strings in the code name, with the digest of their content; input files do not count."""
     # Thousands of work items are those of a few files.
     paths = map(local_path, {item.filename for item in items})
-    inputs = {os.path.realpath(path) for path in paths if path}
-    found = {}
-    for name in sorted(strings):
-        path = os.path.realpath(name)
-        if Path(path).is_file() and path not in inputs and counts(path):
-            found[name] = digest_file(path)
-    return found
+    return files_named(strings, {os.path.realpath(path) for path in paths if path})
 
 
 def look_up(cache: StageCache, plan: Plan, stage: str) -> None:

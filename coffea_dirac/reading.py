@@ -7,16 +7,27 @@ and hands the same events to the processor; a layout it does not know goes to co
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.redact import without_secrets
 
 
+class ReadError(RuntimeError):
+    """The events of a work item cannot be had; of the type that coffea raises."""
+
+
+class Opened(NamedTuple):
+    """The events of a work item, which columns of them have been read so far, and how many bytes for that."""
+
+    events: Any
+    columns: Callable[[], set[str]]
+    bytes_read: Callable[[], int]
+
+
 class Reader:
-    """Gives the work items of one file to a processor, opening the file at the first.
+    """Opens the work items of one file, opening the file at the first.
 
     Parameters
     ----------
@@ -41,21 +52,18 @@ class Reader:
         if file is not None:
             file.close()
 
-    def run(self, item: Any, process: Callable[[Any], Any], metadata: dict[str, Any]) -> dict[str, Any]:
-        """Return ``{"out": .., "metrics": ..}`` for one work item.
+    def open(self, item: Any, metadata: dict[str, Any]) -> Opened:
+        """Return the events of one work item.
 
         Parameters
         ----------
-        process : callable
-            events -> result.
         metadata : dict
-            What `process` finds as ``events.metadata``.
+            What ``process`` finds as ``events.metadata``.
 
         Raises
         ------
-        Exception
-            "Failed to open file", "Failed creating nanoevents" or "Failed processing file", as coffea says it, from the
-            original error.
+        ReadError
+            "Failed to open file" or "Failed creating nanoevents", as coffea says it, from the original error.
         """
         file = self._opened(item)
         before: int = file.file.source.num_requested_bytes
@@ -63,23 +71,10 @@ class Reader:
         try:
             events = self._events(file, item, metadata, columns)
         except Exception as error:
-            raise RuntimeError(_failed("Failed creating nanoevents", item, error)) from error
-        started = time.perf_counter()
-        try:
-            out = process(events)
-        except Exception as error:
-            raise RuntimeError(_failed("Failed processing file", item, error)) from error
-        if out is None:
-            raise ValueError(
-                "process() returned None: it must return what shall be merged, for example a dict of histograms"
-            )
-        metrics = {
-            "bytesread": file.file.source.num_requested_bytes - before,
-            "columns": _column_names(columns),
-            "entries": len(events),
-            "processtime": time.perf_counter() - started,
-        }
-        return {"out": out, "metrics": metrics}
+            raise ReadError(_failed("Failed creating nanoevents", item, error)) from error
+        return Opened(
+            events, lambda: _column_names(columns), lambda: int(file.file.source.num_requested_bytes - before)
+        )
 
     def _opened(self, item: Any) -> Any:
         import uproot
@@ -89,7 +84,7 @@ class Reader:
             try:
                 self._file = uproot.open({item.filename: None}, **self._call.uproot_options)
             except Exception as error:
-                raise RuntimeError(_failed("Failed to open file", item, error)) from error
+                raise ReadError(_failed("Failed to open file", item, error)) from error
             self._name = item.filename
         return self._file
 
@@ -110,6 +105,21 @@ class Reader:
             **({"preload": item.preload} if getattr(item, "preload", None) is not None else {}),
             buffer_cache=arguments["cache_function"](),
         ).events()
+
+
+def checked(item: Any, process: Callable[[], Any]) -> Any:
+    """Return what `process` returns; errors as coffea says them."""
+    try:
+        out = process()
+    except ReadError:
+        raise
+    except Exception as error:
+        raise RuntimeError(_failed("Failed processing file", item, error)) from error
+    if out is None:
+        raise ValueError(
+            "process() returned None: it must return what shall be merged, for example a dict of histograms"
+        )
+    return out
 
 
 def _failed(what: str, item: Any, error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -136,11 +136,22 @@ class Report:
 
     @property
     def reasons(self) -> list[tuple[str, int]]:
-        """Why work items were computed, as one line each, and how many; most first."""
-        found: Counter[str] = Counter()
-        for outcome in self.computed:
-            found[reason_text(outcome.reason)] += outcome.work_items
-        return found.most_common()
+        """Why work items, or stages outside of any, were computed, as one line each, and how many; most first."""
+        return _reasons(self.computed)
+
+    @property
+    def stage_reasons(self) -> list[tuple[str, int]]:
+        """Why stages inside work items were computed, as one line each with their name, and how many; most first."""
+        return _reasons(o for o in self.computed if not o.work_items)
+
+    @property
+    def stages(self) -> dict[str, dict[str, int]]:
+        """Records of stages inside work items, by name and outcome."""
+        found: dict[str, Counter[str]] = {}
+        for outcome in self.outcomes:
+            if not outcome.work_items:
+                found.setdefault(outcome.stage, Counter())[outcome.outcome] += 1
+        return {name: {kind: n[kind] for kind in ("loaded", "computed", "cut")} for name, n in sorted(found.items())}
 
     @property
     def events(self) -> int:
@@ -168,7 +179,11 @@ class Report:
     def __str__(self) -> str:
         items = sum(self.work_items.values())
         found = f"{self.work_items['hits']} loaded, {self.work_items['misses']} computed"
-        text = f"{items} work item{'s' * (items != 1)}: {found}"
+        text = f"{items} work item{'s' * (items != 1)}: {found}" if items or not self.outcomes else ""
+        if stages := [o for o in self.outcomes if not o.work_items]:
+            counts = Counter(o.outcome for o in stages)
+            told = ", ".join(f"{counts[kind]} {kind}" for kind in ("loaded", "computed", "cut") if counts[kind])
+            text += ("; " if text else "") + f"{len(stages)} stage{'s' * (len(stages) != 1)}: {told}"
         reasons = ", ".join(f"{n} {reason}" for reason, n in self.reasons)
         lost = sum(len(d.lacking) for d in self.datasets.values())
         files = f"; {lost} file{'s' * (lost != 1)} missing" if lost else ""
@@ -190,6 +205,17 @@ class Report:
                 f"{len(d.lacking)}",
             )
         return table
+
+
+def _reasons(outcomes: Iterable[Outcome]) -> list[tuple[str, int]]:
+    """Count reasons: of work items where there are any, else of stages."""
+    found: Counter[str] = Counter()
+    listed = list(outcomes)
+    of_items = any(outcome.work_items for outcome in listed)
+    for outcome in listed:
+        if outcome.work_items or not of_items:
+            found[reason_text(outcome.reason)] += outcome.work_items or 1
+    return found.most_common()
 
 
 def reason_text(reason: Mapping[str, Json] | None) -> str:

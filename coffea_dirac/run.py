@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from coffea_dirac import codecs
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.computing import Bundle, Computing
 from coffea_dirac.errors import StoreError
+from coffea_dirac.files import read_files
 from coffea_dirac.interrupts import deferred_interrupt
 from coffea_dirac.merging import Merging
 from coffea_dirac.messages import processing_errors, resume_line
 from coffea_dirac.plan import Plan, Run, make_plan, stage_name
 from coffea_dirac.progress import progress
 from coffea_dirac.report import DatasetReport, Report, Skipped
-from coffea_dirac.task import Task, schema_settings
+from coffea_dirac.task import Task, reading_of, schema_settings
 from coffea_dirac.workers import Call
 
 # How often records may vanish between being found and being read.
@@ -149,9 +151,11 @@ class Processing:
 
 def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
     """Return what workers need for all work items of a run."""
+    template = plan.template
+    has_stages = template is not None and bool(template.stages)
     return Task(
         call=call,
-        template=plan.template,
+        template=replace(template, stages=()) if template is not None else None,
         stage=stage_name(call),
         schema_settings=schema_settings(call.arguments["schema"]),
         store=run.cache.store if run.cache is not None else None,
@@ -162,6 +166,10 @@ def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
         sys_path=tuple(sys.path),
         inline=run.workers.inline,
         collect=run.collect,
+        has_stages=has_stages,
+        reading=reading_of(call) if has_stages else "",
+        identities={name: i.digest for name, i in plan.identities.items()} if has_stages else {},
+        files=read_files(template.files) if template is not None else {},
     )
 
 

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
@@ -22,6 +22,7 @@ import cloudpickle
 from coffea_dirac import codecs
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.errors import CodeMismatchError
+from coffea_dirac.files import settle_files
 from coffea_dirac.fingerprint import Ingredients, describe, diff
 from coffea_dirac.interfaces import Store
 
@@ -35,7 +36,9 @@ class Task:
     """All that is the same for every work item of a run.
 
     `template` is what the submitter sees, None if it has no fingerprint; `named_files` are the files that strings in
-    the code name; with `collect` a work item that fails does not keep the next ones from being processed.
+    the code name; with `collect` a work item that fails does not keep the next ones from being processed.  For stages:
+    `reading` is the digest of how data are read, `identities` are those of the input files by file and tree, `files`
+    the contents of `File` objects; `memory` is what a process notes for itself.
     """
 
     call: ProcessingCall
@@ -50,21 +53,35 @@ class Task:
     sys_path: tuple[str, ...]
     inline: bool = False
     collect: bool = False
+    has_stages: bool = False
+    reading: str = ""
+    identities: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+def reading_of(call: ProcessingCall) -> str:
+    """Return the digest of how data are read: what a stage sees of a file besides the file itself."""
+    roots = {name: part for name, part in _roots(call).items() if name != "processor"}
+    return describe(roots).digest
 
 
 def template_of(call: ProcessingCall, sources: Mapping[str, str] | None = None) -> Ingredients:
     """Return what all work items of a call have in common: code, state, schema, options, versions."""
+    return describe(_roots(call), omit=OMITTED_METHODS, sources=sources)
+
+
+def _roots(call: ProcessingCall) -> dict[str, Any]:
     import awkward
     import coffea
     import uproot
 
-    roots = {
+    return {
         "processor": call.processor,
         "schema": call.arguments["schema"],
         "options": call.options(),
         "versions": {m.__name__: m.__version__ for m in (awkward, coffea, uproot)},
     }
-    return describe(roots, omit=OMITTED_METHODS, sources=sources)
 
 
 def schema_settings(schema: Any) -> dict[tuple[str, str], dict[str, Any]]:
@@ -132,6 +149,7 @@ def _checked(blob: bytes) -> Task:
     body = blob[8 + size :]
     task: Task = cloudpickle.loads(body)
     _settle_schemas(task)
+    settle_files(task.files)
     codecs.offer(task.call.processor)
     expected = task.template
     if expected is None or template_of(task.call, expected.sources).digest == expected.digest:

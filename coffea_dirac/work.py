@@ -5,26 +5,27 @@ Nothing here knows of dask: `run_bundle` is a plain function of values, called b
 
 from __future__ import annotations
 
+import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from coffea.processor import ProcessorABC
-
 from coffea_dirac import codecs, packs
 from coffea_dirac.calls import item_metadata
-from coffea_dirac.discovery import RecordingMetadata, Window, digest_path, recording
+from coffea_dirac.discovery import Window, digest_path, files_named
 from coffea_dirac.errors import CodecError, StoreError
 from coffea_dirac.failures import chain, innermost, portable, user_line, with_retries
-from coffea_dirac.interfaces import Discovered, Json, Record, Row
-from coffea_dirac.reading import Reader, is_known
+from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
+from coffea_dirac.keeper import Keeper
+from coffea_dirac.reading import Opened, Reader, checked, is_known
 from coffea_dirac.redact import without_secrets
+from coffea_dirac.staged import ItemPlace, StagedProcessor, source_identity
+from coffea_dirac.stages import Templates
 from coffea_dirac.task import TASKS, Task
 
-PACK_SECONDS = 0.3
-PACK_BYTES = 32 << 20
 is_wanted: ContextVar[Callable[[], bool]] = ContextVar("coffea_dirac_is_wanted", default=lambda: True)
 """Tells a bundle between two work items whether somebody still waits for it."""
 
@@ -46,6 +47,9 @@ class Receipt:
     error: BaseException | None = None
     where: str = ""
     key: str = ""
+    stage_rows: tuple[Row, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) -> list[Receipt]:
@@ -77,57 +81,72 @@ def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) ->
 
 
 class _Shelf:
-    """Where a bundle's results go: packs of `PACK_SECONDS` of work each, or nowhere once the store has failed."""
+    """Where a bundle's results go: into the store by a keeper, or nowhere once that has failed."""
 
     def __init__(self, task: Task, name: str) -> None:
-        self._task, self._name = task, name
-        self._rows: dict[str, Row] = {}
         self.receipts: list[Receipt] = []
-        self.problem = ""
-        self._writer: packs.PackWriter | None = None
-        self._opened = time.monotonic()
+        self.keeper = Keeper(task.store, task.session, name, lambda: index_of(task))
         if task.store is not None and task.session:
             try:
-                self._rows = {row.key: row for row in packs.bundle_rows(task.store, task.session, name)}
-                self._writer = packs.PackWriter(task.store, task.session, name)
+                self.keeper.note(packs.bundle_rows(task.store, task.session, name))
             except StoreError as error:
-                self.problem = str(error)
+                self.keeper.give_up(error)
+        self._rows = {row.key: row for row in self.keeper.rows}
+        self._earlier = dict(self._rows)
 
     def find(self, position: int, key: str) -> Receipt | None:
         """Return the receipt of a work item that an earlier attempt at this bundle finished."""
-        row = self._rows.get(key) if key else None
+        row = self._earlier.get(key) if key else None
         return finished(position, row) if row else None
 
     def keep(self, record: Record) -> None:
-        if self._writer is None:
-            return
-        self._writer.add(record)
-        if time.monotonic() - self._opened > PACK_SECONDS or self._writer.size > PACK_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._writer is None:
-            return
-        try:
-            self._rows.update({row.key: row for row in self._writer.close()})
-        except StoreError as error:
-            self.problem, self._writer = str(error), None
-        else:
+        """Take the record of a work item."""
+        if self.keeper.keep(record):
             # What lies in the store need not lie in memory.
-            self.receipts = [self._placed(r) for r in self.receipts]
-        self._opened = time.monotonic()
+            self._place()
 
     def close(self) -> list[Receipt]:
         """Return the receipts with rows instead of payloads wherever the store took the record."""
-        self._flush()
-        return [self._placed(r) for r in self.receipts]
+        self.keeper.flush()
+        self._place()
+        if self.receipts:
+            of_items = {receipt.key for receipt in self.receipts}
+            rows = tuple(row for row in self.keeper.rows if row.key not in of_items)
+            self.receipts[-1] = replace(self.receipts[-1], stage_rows=rows)
+        return self.receipts
+
+    def _place(self) -> None:
+        self._rows.update({row.key: row for row in self.keeper.rows})
+        self.receipts = [self._placed(r) for r in self.receipts]
 
     def _placed(self, receipt: Receipt) -> Receipt:
         if not receipt.key:
             return receipt
         if receipt.key in self._rows:
             return replace(receipt, row=self._rows[receipt.key], payload=None)
-        return replace(receipt, store_problem=self.problem) if self.problem else receipt
+        problem = self.keeper.problem
+        return replace(receipt, store_problem=problem) if problem else receipt
+
+
+def index_of(task: Task) -> packs.Index:
+    """Return the index of the task's store, read once by each process of a run.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+    """
+    with _LOCK:
+        if "index" not in task.memory:
+            assert task.store is not None, "without a store nothing is looked up"
+            index = packs.Index(task.store)
+            index.refresh()
+            task.memory["index"] = index
+        found: packs.Index = task.memory["index"]
+        return found
+
+
+_LOCK = threading.Lock()
 
 
 def finished(position: int, row: Row) -> Receipt:
@@ -135,55 +154,136 @@ def finished(position: int, row: Row) -> Receipt:
     return Receipt(position, row=row, seconds=float(row.info.get("seconds", 0.0)))
 
 
-class _Recorded(ProcessorABC):  # type: ignore[misc]
-    """The user's processor, run inside a recording window."""
-
-    def __init__(self, inner: Any, window: Window) -> None:
-        self._inner, self._window = inner, window
-
-    def process(self, events: Any) -> Any:
-        events.layout._parameters["metadata"] = RecordingMetadata(events.metadata or {}, self._window)
-        with recording(self._window):
-            return self._inner.process(events) if isinstance(self._inner, ProcessorABC) else self._inner(events)
-
-    def postprocess(self, accumulator: Any) -> Any:
-        return accumulator
-
-
 def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any, key: str) -> Receipt:
     started = time.perf_counter()
-    window = Window(_ignored(task, item))
+    work = _Item(task, shelf.keeper, reader, item)
     try:
-        result = _attempt(task, reader, item, window)
+        result = with_retries(work.attempt, task.io_retries, reader.close)
     except Exception as error:  # noqa: BLE001 - reported with its place; the submitter raises it
+        done: dict[str, Any] = {"outcomes": tuple(work.outcomes), "notes": tuple(work.notes)}
         skip = task.call.skipbadfiles and not task.call.use_result_type
         if skip and any(isinstance(e, task.call.skipbadfiles) for e in chain(error)):
-            return Receipt(position, skipped=f"{type(innermost(error)).__name__}: {innermost(error)}")
+            return Receipt(position, skipped=f"{type(innermost(error)).__name__}: {innermost(error)}", **done)
         where = user_line(error)
-        return Receipt(position, error=error if task.inline else portable(error), where=where)
+        return Receipt(position, error=error if task.inline else portable(error), where=where, **done)
     seconds = time.perf_counter() - started
-    metrics = dict(result.get("metrics", {}))
-    return _receipt(task, shelf, position, item, key, result["out"], window, seconds, metrics)
+    receipt = _receipt(task, shelf, position, item, key, result["out"], work.window, seconds, result["metrics"])
+    return replace(receipt, outcomes=tuple(work.outcomes), notes=tuple(work.notes))
+
+
+class _Item:
+    """One work item at a worker, as often as it is attempted."""
+
+    def __init__(self, task: Task, keeper: Keeper, reader: Reader, item: Any) -> None:
+        self._task, self._keeper, self._reader, self._item = task, keeper, reader, item
+        self._metadata = item_metadata(item)
+        self.window = Window()
+        self.outcomes: list[Outcome] = []
+        self.notes: list[str] = []
+
+    def attempt(self) -> dict[str, Any]:
+        """Return ``{"out": .., "metrics": ..}``."""
+        call = self._task.call
+        if not is_known(call):
+            from coffea.processor import Runner
+
+            arguments = {**call.arguments, "savemetrics": True, "use_dataframes": False}
+            found: dict[str, Any] = Runner._work_function(
+                **arguments, item=self._item, processor_instance=self._processor()
+            )
+            return found
+        group = f"needs data {self._item.dataset}"
+        if self._task.has_stages and group not in self._task.memory:
+            if (without := self._without_data()) is not None:
+                return without
+            self._task.memory[group] = True
+        processor = self._processor()
+
+        def process(events: Any) -> Any:
+            return processor.process(events)
+
+        opened = self._reader.open(self._item, self._metadata)
+        processor.columns = opened.columns
+        return self._measured(processor, opened, lambda: process(opened.events))
+
+    def _without_data(self) -> dict[str, Any] | None:
+        """Do without opening the file, if all that is needed of it is kept; None if ``process`` wants data."""
+        processor, opened = self._processor(), list[Opened]()
+
+        def open_now() -> Any:
+            opened.append(self._reader.open(self._item, self._metadata))
+            processor.columns = opened[0].columns
+            return opened[0].events
+
+        found: list[Any] = []
+
+        def process() -> Any:
+            does, out = processor.process_without_data(open_now)
+            found.append(does)
+            return out if does else _NEEDS_DATA
+
+        result = self._measured(processor, opened, process)
+        return result if found == [True] else None
+
+    def _measured(self, processor: Any, opened: Opened | list[Opened], process: Callable[[], Any]) -> dict[str, Any]:
+        started = time.perf_counter()
+        out = checked(self._item, process)
+        last = opened if isinstance(opened, Opened) else opened[0] if opened else None
+        metrics = {
+            "bytesread": last.bytes_read() if last is not None else 0,
+            "columns": processor.read_columns,
+            "entries": len(self._item),
+            "processtime": time.perf_counter() - started,
+        }
+        return {"out": out, "metrics": metrics}
+
+    def _processor(self) -> StagedProcessor:
+        """Return the user's processor with a window and a graph of its own, for one attempt."""
+        task, item = self._task, self._item
+        ignored = _ignored(task, item)
+        self.window = Window(ignored)
+        identity = task.identities.get(item.filename + "\0" + item.treename) or f"unknown {uuid.uuid4()}"
+        preload = getattr(item, "preload", None)
+        place = ItemPlace(
+            source_identity(task.reading, identity, item.treename, item.entrystart, item.entrystop, preload),
+            self._metadata,
+            len(item),
+            _facts(item),
+            ignored,
+        )
+        processor = StagedProcessor(task.call.processor, self.window, place, _templates(task), self._keeper, self._note)
+        self.outcomes = processor.outcomes
+        return processor
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+_NEEDS_DATA = object()
+
+
+def _facts(item: Any) -> dict[str, Json]:
+    return {
+        "dataset": item.dataset,
+        "file": without_secrets(item.filename),
+        "start": int(item.entrystart),
+        "stop": int(item.entrystop),
+    }
+
+
+def _templates(task: Task) -> Templates:
+    with _LOCK:
+        if "templates" not in task.memory:
+            sources = task.template.sources if task.template is not None else None
+            task.memory["templates"] = Templates(sources, files_named)
+        found: Templates = task.memory["templates"]
+        return found
 
 
 def _ignored(task: Task, item: Any) -> list[str]:
     url = task.store.url if task.store is not None else ""
     return [item.filename.removeprefix("file://"), *([url.removeprefix("file://")] if url else [])]
-
-
-def _attempt(task: Task, reader: Reader, item: Any, window: Window) -> dict[str, Any]:
-    processor = _Recorded(task.call.processor, window)
-
-    def once() -> Any:
-        if is_known(task.call):
-            return reader.run(item, processor.process, item_metadata(item))
-        from coffea.processor import Runner
-
-        arguments = {**task.call.arguments, "savemetrics": True, "use_dataframes": False}
-        return Runner._work_function(**arguments, item=item, processor_instance=processor)
-
-    found: dict[str, Any] = with_retries(once, task.io_retries, reader.close)
-    return found
 
 
 def _receipt(
@@ -207,10 +307,7 @@ def _receipt(
         return Receipt(position, payload=(payload.codec, payload.data), not_kept=problem, **common)
     info: dict[str, Json] = {
         "stage": task.stage,
-        "dataset": item.dataset,
-        "file": without_secrets(item.filename),
-        "start": int(item.entrystart),
-        "stop": int(item.entrystop),
+        **_facts(item),
         "seconds": round(seconds, 6),
         "created_s": round(time.time(), 3),
         "entries": int(metrics.get("entries", 0)),

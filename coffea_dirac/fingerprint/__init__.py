@@ -43,6 +43,10 @@ class Ingredients:
         The user's modules that entered, with a digest of what entered of each.
     warnings : tuple of str
         What the user should know.
+    stages : tuple of Stage
+        The ``@stage`` functions within reach.
+    files : mapping
+        The `File` objects within reach: their paths as written, with the digest of the content, empty if there is none.
     """
 
     digest: str
@@ -51,6 +55,8 @@ class Ingredients:
     strings: frozenset[str] = field(repr=False)
     modules: Mapping[str, str]
     warnings: tuple[str, ...] = ()
+    stages: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
 
 def fingerprint(
@@ -195,7 +201,8 @@ def _describe(
     digest = values.digest_json(tree)
     tree["@places"] = walker.places
     modules = {name: values.digest_json(content) for name, content in sorted(walker.members.items())}
-    return Ingredients(digest, tree, walker.sources, frozenset(walker.strings), modules)
+    strings, stages = frozenset(walker.strings), tuple(dict.fromkeys(walker.stages))
+    return Ingredients(digest, tree, walker.sources, strings, modules, stages=stages, files=walker.files)
 
 
 def _instance(value: Any) -> Any:

@@ -229,6 +229,8 @@ def instance(walker: Walker, value: Any) -> Json:
         return ["member", walker.class_of(value), name]
     origin = origin_of(type(value).__module__)
     if origin.kind == "own":
+        if type(value).__name__ == "Stage":
+            walker.stages.append(value)
         return ["own", type(value).__qualname__, _state(walker, value)]
     if origin.kind == "user":
         content = [c(walker, value) for base, c in values.CONTENT if isinstance(value, base)][:1]

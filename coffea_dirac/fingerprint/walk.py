@@ -18,7 +18,7 @@ from typing import Any
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import classes, functions, modules, values
 from coffea_dirac.fingerprint.dump import constant
-from coffea_dirac.fingerprint.packages import Origin, origin_of, public_module
+from coffea_dirac.fingerprint.packages import OWN, Origin, origin_of, public_module
 from coffea_dirac.fingerprint.science import handler_of
 from coffea_dirac.interfaces import Json
 
@@ -53,6 +53,8 @@ class Walker:
         self.places: dict[str, Json] = {}
         self.packages: dict[str, str] = {}
         self.strings: set[str] = set()
+        self.stages: list[Any] = []
+        self.files: dict[str, str] = {}
         self.attributes: set[str] = set()
         self.sources: dict[str, str] = {}
         self.members: dict[str, dict[str, Json]] = {}
@@ -182,9 +184,15 @@ class Walker:
         """Encode a path by the content of its file, and by its name where there is none."""
         name = os.fspath(value)
         kind = "path" if isinstance(value, Path) else self.class_of(value)
+        travels = type(value).__module__ == f"{OWN}.files"
+        if travels:
+            self.files[value.path] = ""
         if isinstance(name, str) and Path(name).is_file():
             try:
-                return [kind, Path(name).name, values.digest_file(name)]
+                digest = values.digest_file(name)
+                if travels:
+                    self.files[value.path] = digest
+                return [kind, Path(name).name, digest]
             except OSError as error:
                 raise self.error(f"the file {name} cannot be read ({error}): make it readable") from error
         return [kind, constant(self.normalised(name) if isinstance(name, str) else name)]

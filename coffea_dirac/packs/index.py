@@ -51,6 +51,7 @@ class Index:
         self._read: set[str] = set()
         self._covered: set[str] = set()
         self._packs: set[str] = set()
+        self._second: dict[str, list[Row | tuple[Table, int]]] | None = None
         self._loose: list[Row] = []
         self._tables: list[Table] = []
         self._written = 0
@@ -145,22 +146,37 @@ class Index:
         places = self._places
         for i, key in enumerate(table.keys):
             places.setdefault(key, []).append((table, i))
+        self._second = None
 
     def rows(self, keys: Iterable[str]) -> dict[str, list[Row]]:
         """Return the rows of each key that has any, those of the newest session last."""
         found: dict[str, list[Row]] = {}
         for key in keys:
-            places = self._places.get(key)
-            if places is None:
-                continue
-            rows = [place if isinstance(place, Row) else place[0].row(place[1]) for place in places]
-            present = [row for row in rows if row.pack in self._packs]
-            if len(present) > 1:
-                # The same row may be in two index blobs.
-                present = sorted(dict.fromkeys(present), key=_session)
+            present = self._present(self._places.get(key, ()))
             if present:
                 found[key] = present
         return found
+
+    def _present(self, places: Sequence[Row | tuple[Table, int]]) -> list[Row]:
+        rows = [place if isinstance(place, Row) else place[0].row(place[1]) for place in places]
+        present = [row for row in rows if row.pack in self._packs]
+        # The same row may be in two index blobs.
+        return sorted(dict.fromkeys(present), key=_session) if len(present) > 1 else present
+
+    def second_rows(self, key: str) -> list[Row]:
+        """Return the rows of a second key, those of the newest session last."""
+        if self._second is None:
+            # Made when it is first asked for: most runs look nothing up by it.
+            self._second = {}
+            for table in self._tables:
+                for i, second in enumerate(table.columns["second_key"]):
+                    if second:
+                        self._second.setdefault(second, []).append((table, i))
+            for places in self._places.values():
+                for row in places:
+                    if isinstance(row, Row) and row.second_key:
+                        self._second.setdefault(row.second_key, []).append(row)
+        return self._present(self._second.get(key, ()))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Take in rows that were just written, as their writers reported them."""
@@ -168,6 +184,8 @@ class Index:
             self._packs.add(row.pack)
             self._covered.add(row.pack)
             self._places.setdefault(row.key, []).append(row)
+            if self._second is not None and row.second_key:
+                self._second.setdefault(row.second_key, []).append(row)
 
     def open_session(self) -> str:
         """Begin a session and return its name; the store is written for the first time here.

@@ -1,0 +1,167 @@
+"""Stages outside of a Runner: ``with StageCache(...)`` and ``cache.wrap(processor)``."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from coffea.processor import ProcessorABC
+
+from coffea_dirac import packs
+from coffea_dirac.discovery import Window, files_named
+from coffea_dirac.errors import ConfigurationError
+from coffea_dirac.evaluation import Evaluator, Place
+from coffea_dirac.fingerprint import Ingredients
+from coffea_dirac.handles import ACTIVE, Graph, Handle
+from coffea_dirac.interfaces import Outcome, Row, Store
+from coffea_dirac.keeper import Keeper
+from coffea_dirac.nanoevents import Identities, source_of
+from coffea_dirac.report import Report
+from coffea_dirac.staged import ItemPlace, StagedProcessor
+from coffea_dirac.stages import Templates
+
+
+class Cache(Protocol):
+    """What a `StageCache` does for stages outside of a Runner."""
+
+    store: Store
+    report: Report
+
+    def begin(self) -> str: ...  # noqa: D102 - as StageCache has it
+    def end(self) -> None: ...  # noqa: D102
+    def index(self) -> packs.Index: ...  # noqa: D102
+    def give_up(self, why: str) -> None: ...  # noqa: D102
+    def noted(self, rows: Iterable[Row]) -> None: ...  # noqa: D102
+    def twin(self) -> Cache: ...  # noqa: D102
+    def explained(  # noqa: D102
+        self, outcomes: Iterable[Outcome], ingredients: Mapping[str, Ingredients]
+    ) -> list[Outcome]: ...
+
+
+class Block:
+    """One ``with StageCache(...)`` block.
+
+    Parameters
+    ----------
+    cache : Cache
+        A cache of its own, whose session this is.
+    report : Report
+        Gets the outcomes.
+    """
+
+    def __init__(self, cache: Cache, report: Report) -> None:
+        self._cache, self.report = cache, report
+        self._token: Any = None
+
+    def enter(self) -> None:
+        """Open a session, and let calls of stages go into a graph."""
+        cache, identities = self._cache, Identities()
+        session = cache.begin()
+        self._keeper = Keeper(cache.store if session else None, session, "block", cache.index)
+        self._evaluator = Evaluator(self._keeper, Place(), self.report.note)
+        self._templates = Templates(None, files_named)
+        self._graph = Graph(self._templates, self._value, find_source=lambda value: source_of(value, identities))
+        self._token = ACTIVE.set(self._graph)
+
+    def leave(self) -> None:
+        """Write what is left, and close the session."""
+        ACTIVE.reset(self._token)
+        self._graph.is_over = True
+        self._settle()
+        self._cache.end()
+
+    def _value(self, handle: Handle) -> Any:
+        try:
+            return self._evaluator.fresh(handle)
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Write what was computed, and report it."""
+        self._keeper.flush()
+        if self._keeper.problem:
+            self._cache.give_up(self._keeper.problem)
+        self._cache.noted(self._keeper.taken())
+        outcomes, self._evaluator.outcomes = self._evaluator.outcomes, []
+        for outcome in self._cache.explained(outcomes, self._templates.ingredients):
+            self.report.add(outcome)
+
+
+class Wrapped(ProcessorABC):  # type: ignore[misc]
+    """A processor whose stages go through a cache under any executor.
+
+    Parameters
+    ----------
+    inner : ProcessorABC or callable
+        The user's.
+    cache : Cache
+        Where results are kept; its URL travels, not what it has open.
+    """
+
+    def __init__(self, inner: Any, cache: Cache) -> None:
+        if not callable(getattr(inner, "process", inner)):
+            raise ConfigurationError(
+                f"cache.wrap() takes a processor or a function of events, not {inner!r}: cache.wrap(Analysis())"
+            )
+        self.inner, self.cache = inner, cache
+
+    def process(self, events: Any) -> Any:
+        """Return what the inner processor makes of `events`, with results in place of handles."""
+        here = _here(self.cache)
+        source = source_of(events, here.identities)
+        metadata = dict(events.metadata or {})
+        info = {"dataset": str(metadata.get("dataset", "")), "file": str(metadata.get("filename", ""))}
+        identity = source.identity if source is not None else f"unknown {uuid.uuid4()}"
+        place = ItemPlace(identity, metadata, len(events), info, here.ignored(metadata))
+        staged = StagedProcessor(
+            self.inner, Window(place.ignored), place, here.templates, here.keeper, self.cache.report.note
+        )
+        try:
+            return staged.process(events)
+        finally:
+            here.settle(staged, self.cache.report)
+
+    def postprocess(self, accumulator: Any) -> Any:
+        """Return what the inner processor makes of the accumulator."""
+        return self.inner.postprocess(accumulator) if isinstance(self.inner, ProcessorABC) else accumulator
+
+
+class _Here:
+    """What this process has open for wrapped processors of one store."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self.identities = Identities()
+        self.templates = Templates(None, files_named)
+        session = cache.begin()
+        self.keeper = Keeper(cache.store if session else None, session, "wrapped", cache.index)
+
+    def ignored(self, metadata: dict[str, Any]) -> list[str]:
+        """Return what the code at hand reads without meaning to: the input and the store."""
+        places = [str(metadata.get("filename", "")), self._cache.store.url]
+        return [place.removeprefix("file://") for place in places if place]
+
+    def settle(self, staged: StagedProcessor, report: Report) -> None:
+        """Write what one work item has computed, and report it."""
+        self.keeper.flush()
+        if self.keeper.problem:
+            self._cache.give_up(self.keeper.problem)
+        self._cache.noted(self.keeper.taken())
+        for outcome in self._cache.explained(staged.outcomes, self.templates.ingredients):
+            report.add(outcome)
+
+
+_open: dict[tuple[str, int], _Here] = {}
+_lock = threading.Lock()
+
+
+def _here(cache: Cache) -> _Here:
+    with _lock:
+        name = cache.store.url, os.getpid()
+        found = _open.get(name)
+        if found is None:
+            found = _open[name] = _Here(cache.twin())
+        return found
