@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from coffea_dirac import codecs
+from coffea_dirac import codecs, packs
 from coffea_dirac.cache import StageCache
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.fold import MergeReceipt, add, merge_group, run_merge
@@ -217,11 +217,12 @@ class Merging:
         for place in places:
             if isinstance(place, Leaf):
                 self._plan.rows.pop(place.position, None)
-            self._count_lost([leaf.position for leaf in leaves_of(place)])
+            if row.pack.startswith(f"{packs.SESSIONS}{self._task.session}/"):
+                self._count_lost([leaf.position for leaf in leaves_of(place)])
         return [i for place in places for i in self._enter_known([place], is_first=self._report.retract(row.key))]
 
     def _count_lost(self, positions: Sequence[int]) -> None:
-        """Trust the store no more with what it has lost again: that is computed, and merged in memory."""
+        """Trust the store no more with what it has lost again in this run: that is computed, and merged in memory."""
         self._times_lost.update(positions)
         for position in positions:
             if self._times_lost[position] >= LOST_RECORDS:

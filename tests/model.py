@@ -182,35 +182,6 @@ def _sequences(befalls: dict[str, Any], n: int) -> st.SearchStrategy[list[Step]]
     return st.lists(step, min_size=2, max_size=n).map(_sequence)
 
 
-def _sequence(found: list[tuple[list[tuple[str, Any]], dict[str, Any]]]) -> list[Step]:
-    seen, steps = [Step()], []
-    for edits, befalls in found:
-        about = seen[-1]
-        for name, value in edits:
-            about = seen[value % len(seen)] if name == "back" else _edited(about, name, value)
-        seen.append(about)
-        steps.append(replace(about, **befalls))
-    return steps
-
-
-def _edited(step: Step, name: str, value: Any) -> Step:
-    datasets = {dataset: list(files) for dataset, files in step.datasets.items()}
-    if name == "more":
-        datasets.setdefault(value[0], []).append(value[1])
-    elif name == "less":
-        dataset = list(datasets)[value % len(datasets)]
-        del datasets[dataset][value % 3 :]
-    elif name == "turned":
-        datasets = dict(reversed(datasets.items()))
-    else:
-        return replace(step, **{name: value})
-    return replace(step, datasets=datasets)
-
-
-mild_steps = st.lists(st.tuples(_edit, st.fixed_dictionaries(_mild)), min_size=2, max_size=4).map(_sequence)
-steps = st.lists(st.tuples(_edit, st.fixed_dictionaries({**_mild, **_rough})), min_size=2, max_size=6).map(_sequence)
-
-
 mild_steps = _sequences(_mild, 4)
 steps = _sequences({**_mild, **_rough}, 6)
 

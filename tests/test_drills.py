@@ -136,6 +136,8 @@ def test_a_thousand_damaged_records_cost_one_line(scenario: Scenario) -> None:
     assert second.misses == ITEMS
     assert len(second.warnings) == 1
     assert "Others like it" in second.warnings[0]
+    third = check(scenario)
+    assert (third.misses, third.out) == (0, first.out)
 
 
 @MAKES

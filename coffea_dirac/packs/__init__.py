@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from coffea_dirac.packs.index import Index
-from coffea_dirac.packs.pack import PackWriter, bundle_rows, read
+from coffea_dirac.packs.pack import SESSIONS, PackWriter, bundle_rows, read
 
-__all__ = ["Index", "PackWriter", "bundle_rows", "read"]
+__all__ = ["SESSIONS", "Index", "PackWriter", "bundle_rows", "read"]
