@@ -310,7 +310,7 @@ def f(p): return open(p).read()
 {1}
 """,
     ("{1}", "{2}"),
-    args="(__import__('coffea_dirac.stages',fromlist=['File']).File(folder+'/c.json'),)",
+    args="(__import__('coffea_dirac',fromlist=['File']).File(folder+'/c.json'),)",
 )
 D(
     "monkeypatch installed method by user",
