@@ -62,7 +62,7 @@ class Block:
         session = cache.begin()
         self._keeper = Keeper(cache.store if session else None, session, "block", cache.index)
         self._evaluator = Evaluator(self._keeper, Place(), self.report.note)
-        self._templates = Templates(None, files_named)
+        self._templates = Templates(None, files_named, is_watching=True)
         self._graph = Graph(self._templates, self._value, find_source=lambda value: source_of(value, identities))
         self._token = ACTIVE.set(self._graph)
 
@@ -135,7 +135,7 @@ class _Here:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self.identities = Identities()
-        self.templates = Templates(None, files_named)
+        self.templates = Templates(None, files_named, is_watching=True)
         session = cache.begin()
         self.keeper = Keeper(cache.store if session else None, session, "wrapped", cache.index)
 

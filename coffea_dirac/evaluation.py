@@ -10,21 +10,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from coffea_dirac import codecs
 from coffea_dirac.discovery import Checker, Window, digest_path, recording
 from coffea_dirac.errors import CodecError, StageError
-from coffea_dirac.handles import ACTIVE, Handle, Source, filled
+from coffea_dirac.handles import ACTIVE, RUNNING, Handle, Source, filled
 from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
 from coffea_dirac.keeper import Keeper, Kept
 from coffea_dirac.mutation import Snapshot
 from coffea_dirac.rows import choose
 
 _UNREAD = object()
-_running: ContextVar[tuple[Any, ...]] = ContextVar("coffea_dirac_running", default=())
 
 
 class Blocked(Exception):  # noqa: N818 - no error: another worker can run it
@@ -254,18 +252,20 @@ class Evaluator:
         if stage.resources and not self._place.can_run(stage.resources):
             self._blocked[handle.fingerprint] = handle
             return
-        self._check_unchanged(handle)
+        if (name := self._changed(handle)) is not None:
+            raise StageError(
+                f"the argument {name} of stage {stage.name} was changed after the call, before the result was pulled: "
+                "pass a copy, or change it before the call"
+            )
         started = time.perf_counter()
         arguments = {name: filled(v, self._value_of) for name, v in handle.arguments.values.items()}
-        snapshot = Snapshot(arguments)
+        # What came as a value is compared by its digest.
+        snapshot = Snapshot(arguments, apart={id(value) for _, value, _ in handle.arguments.changeable})
         window = Window(self._place.ignored)
         value = self._call(handle, arguments, window)
         seconds = time.perf_counter() - started
-        if (changed := snapshot.first_change()) is not None:
-            raise StageError(
-                f"stage {stage.name} changes its argument {changed}: others use the same. Work on a copy of it "
-                "(copy.deepcopy, numpy.array, ak.copy), and return that"
-            )
+        if (name := snapshot.first_change() or self._changed(handle)) is not None:
+            raise _changes(handle, f"its argument {name}")
         own, problem = self._discovered(handle, window)
         result = self._made(handle, value, own)
         if problem:
@@ -283,30 +283,29 @@ class Evaluator:
 
     def _call(self, handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any:
         stage = handle.stage
-        if stage in _running.get():
-            raise StageError(
-                f"stage {stage.name} is pulled while it runs: write the recursion as a plain function, and call that "
-                "from the stage"
-            )
         bound = stage.bind(arguments)
-        active, running = ACTIVE.set(None), _running.set((*_running.get(), stage))
+        active, running = ACTIVE.set(None), RUNNING.set((*RUNNING.get(), stage))
         try:
             with recording(window):
                 return stage.function(*bound.args, **bound.kwargs)
         except Exception as error:
+            if isinstance(error, ValueError) and "read-only" in str(error):
+                raise _changes(handle, "an array among its arguments") from error
             error.add_note(f"in stage {stage.name}")
             raise
         finally:
-            _running.reset(running)
+            RUNNING.reset(running)
             ACTIVE.reset(active)
 
-    def _check_unchanged(self, handle: Handle) -> None:
-        for name, value, digest in handle.arguments.changeable:
-            if handle._graph.digest(handle.stage, name, value) != digest:
-                raise StageError(
-                    f"the argument {name} of stage {handle.stage.name} was changed after the call, before the result "
-                    "was pulled: pass a copy, or change it before the call"
-                )
+    def _changed(self, handle: Handle) -> str | None:
+        """Return the argument that is not what it was when the stage was called, None if all are."""
+        graph, arguments = handle._graph, handle.arguments
+        if not graph.templates.is_as_called(handle.stage, arguments.values, handle.template):
+            return next(iter(arguments.values)) if handle.stage.is_method else "of its code, a global,"
+        for name, value, digest in arguments.changeable:
+            if graph.digest(handle.stage, name, value) != digest:
+                return name
+        return None
 
     def _discovered(self, handle: Handle, window: Window) -> tuple[frozenset[Discovered], str]:
         """Return what the stage itself read, and why that cannot be checked, if so."""
@@ -366,6 +365,13 @@ class Evaluator:
             }
             reason = {**reason, "template": handle.template.digest}
         return Outcome(handle.stage.name, handle.fingerprint, outcome, reason, seconds, work_items=0)
+
+
+def _changes(handle: Handle, what: str) -> StageError:
+    return StageError(
+        f"stage {handle.stage.name} changes {what}: others use the same. Work on a copy of it (copy.deepcopy, "
+        "numpy.array, ak.copy), and return that"
+    )
 
 
 @dataclass(frozen=True)

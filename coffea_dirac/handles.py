@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ACTIVE: ContextVar[Graph | None] = ContextVar("coffea_dirac_graph", default=None)
 """Where calls of stages go at the moment; None: they are plain calls."""
+RUNNING: ContextVar[tuple[Any, ...]] = ContextVar("coffea_dirac_running", default=())
+"""The stages that run at the moment, the innermost last."""
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes})
 # Their content is code, or lies in a file that is named: it does not change within a run.
 _LASTING = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, types.ModuleType, os.PathLike)
@@ -85,12 +87,19 @@ class Handle:
     """
 
     __slots__ = ("_graph", "arguments", "fingerprint", "number", "stage", "template")
+    _graph: Graph
+    arguments: Arguments
+    fingerprint: str
+    number: int
+    stage: Stage
+    template: Template
 
     def __init__(
         self, graph: Graph, stage: Stage, template: Template, arguments: Arguments, fingerprint: str, number: int
     ) -> None:
-        self._graph, self.stage, self.template, self.arguments = graph, stage, template, arguments
-        self.fingerprint, self.number = fingerprint, number
+        values = (graph, arguments, fingerprint, number, stage, template)
+        for name, value in zip(Handle.__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"<handle of {self.stage.name}, {self.fingerprint[:12]}>"
@@ -116,10 +125,8 @@ class Handle:
             raise AttributeError(name)
         self._refuse(f".{name}")
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name not in Handle.__slots__:
-            self._refuse(f".{name} =")
-        object.__setattr__(self, name, value)
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        self._refuse(f".{name} =")
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not Handle:
@@ -135,7 +142,11 @@ class Handle:
             "dict, list or tuple, or take its result with .compute()"
         )
 
-    __getstate__ = None  # type: ignore[assignment]
+    def __getstate__(self) -> NoReturn:
+        raise StageError(
+            f"{self!r} is in a set or an object, where nothing finds it: pass it as an argument, or in a dict, list or "
+            "tuple"
+        )
 
 
 def _refusing(name: str) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,13 @@ class Snapshot:
     Containers are compared by what they hold; awkward arrays, which change only as a whole, by what they are made of;
     numpy arrays are made read-only; anything else by its payload.
 
+    Parameters
+    ----------
+    values : mapping
+        The values, by name.
+    apart : collection of int
+        Ids of values that are looked after elsewhere.
+
     Examples
     --------
     >>> cuts = {"pt": [30, 25]}
@@ -28,9 +35,9 @@ class Snapshot:
     "cuts['pt']"
     """
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
+    def __init__(self, values: Mapping[str, Any], apart: Collection[int] = ()) -> None:
         self._seen = [
-            (path, value, _look(value)) for name, value in values.items() for path, value in _walk(name, value)
+            (path, value, _look(value)) for name, value in values.items() for path, value in _walk(name, value, apart)
         ]
 
     def first_change(self) -> str | None:
@@ -38,16 +45,16 @@ class Snapshot:
         return next((path for path, value, look in self._seen if _look(value) != look), None)
 
 
-def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, _FIXED) or callable(value):
+def _walk(path: str, value: Any, apart: Collection[int]) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, _FIXED) or callable(value) or id(value) in apart:
         return
     yield path, value
     if type(value) is dict:
         for key, item in value.items():
-            yield from _walk(f"{path}[{key!r}]", item)
+            yield from _walk(f"{path}[{key!r}]", item, apart)
     elif type(value) in (list, tuple):
         for number, item in enumerate(value):
-            yield from _walk(f"{path}[{number}]", item)
+            yield from _walk(f"{path}[{number}]", item, apart)
 
 
 def _look(value: Any) -> object:

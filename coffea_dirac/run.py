@@ -155,7 +155,7 @@ def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
     has_stages = template is not None and bool(template.stages)
     return Task(
         call=call,
-        template=replace(template, stages=()) if template is not None else None,
+        template=replace(template, stages=(), guard=None) if template is not None else None,
         stage=stage_name(call),
         schema_settings=schema_settings(call.arguments["schema"]),
         store=run.cache.store if run.cache is not None else None,

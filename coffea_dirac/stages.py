@@ -13,8 +13,9 @@ from typing import Any, TypeVar, overload
 from coffea_dirac.discovery import unrecorded
 from coffea_dirac.errors import ConfigurationError, StageError
 from coffea_dirac.fingerprint import Ingredients, describe, digest_value
+from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.values import canonical
-from coffea_dirac.handles import ACTIVE, Template, handle_in
+from coffea_dirac.handles import ACTIVE, RUNNING, Template, handle_in
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Whatever a stage does with arrays it does through these.
@@ -43,20 +44,14 @@ class Stage:
         self.function = function
         self.version, self.depends = version, tuple(depends)
         self.keep, self.resources = keep, dict(resources or {})
+        self.name: str = function.__qualname__.rpartition("<locals>.")[2]
+        """The name of the function, with that of its class."""
+        self.is_method = "." in self.name
+        """Whether the function is defined in the body of a class."""
         self._signature = inspect.signature(function)
 
     def __repr__(self) -> str:
         return f"<stage {self.name}>"
-
-    @property
-    def name(self) -> str:
-        """The name of the function, with that of its class."""
-        return str(self.function.__qualname__).rpartition("<locals>.")[2]
-
-    @property
-    def is_method(self) -> bool:
-        """Whether the function is defined in the body of a class."""
-        return "." in self.name
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -70,12 +65,28 @@ class Stage:
                     f"{self.name} is called with {handle!r} outside of the run that this handle belongs to: call it "
                     "inside process(), or inside the same `with StageCache(...)` block"
                 )
-            return self.function(*args, **kwargs)
+            return self._called_plainly(args, kwargs)
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}() {error}") from None
         return graph.call(self, bound.arguments)
+
+    def _called_plainly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function; inside of another stage it is a part of that one."""
+        running = RUNNING.get()
+        if not running:
+            return self.function(*args, **kwargs)
+        if self in running:
+            raise StageError(
+                f"stage {self.name} is called while it runs: write the recursion as a plain function, and call that "
+                "from the stage"
+            )
+        token = RUNNING.set((*running, self))
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            RUNNING.reset(token)
 
     def bind(self, arguments: Mapping[str, Any]) -> inspect.BoundArguments:
         """Return named arguments as positional and keyword ones."""
@@ -188,21 +199,29 @@ class Templates:
         Source texts of code that is not at hand in this process.
     named_files : callable
         Strings -> {name: digest} of the files that they name.
+    is_watching : bool
+        Look at each call whether what the code reaches is still the same: in a notebook, it may not be.
     """
 
     def __init__(
-        self, sources: Mapping[str, str] | None, named_files: Callable[[frozenset[str]], Mapping[str, str]]
+        self,
+        sources: Mapping[str, str] | None,
+        named_files: Callable[[frozenset[str]], Mapping[str, str]],
+        *,
+        is_watching: bool = False,
     ) -> None:
-        self.sources = sources
+        self.sources, self._is_watching = sources, is_watching
         self._find_files, self._files = named_files, dict[frozenset[str], Mapping[str, str]]()
-        self._known: dict[object, Template] = {}
+        self._known: dict[object, tuple[Template, Guard | None]] = {}
         self.ingredients: dict[str, Ingredients] = {}
         self._held: list[object] = []
 
     def named_files(self, strings: frozenset[str]) -> Mapping[str, str]:
         """Return the files that strings name, with their digests; each set of strings is looked at once."""
+        if not strings:
+            return {}
         found = self._files.get(strings)
-        if found is None:
+        if found is None or self._is_watching:
             found = self._files[strings] = self._find_files(strings)
         return found
 
@@ -216,16 +235,27 @@ class Templates:
         """
         instance = next(iter(arguments.values()), None) if stage.is_method else None
         name = (id(stage), id(instance), _state(instance)) if stage.is_method else id(stage)
-        found = self._known.get(name)
-        if found is None:
+        found, guard = self._known.get(name, (None, None))
+        if found is None or (guard is not None and not guard.holds()):
             with unrecorded():
                 ingredients = describe_stage(stage, instance, self.sources)
                 found = Template(ingredients.digest, self.named_files(ingredients.strings))
-            self._known[name] = found
+            self._known[name] = found, ingredients.guard if self._is_watching else None
             self.ingredients[found.digest] = ingredients
             # An id stands for its object as long as that lives.
             self._held += [stage, instance, *(getattr(instance, "__dict__", None) or {}).values()]
         return found
+
+    def is_as_called(self, stage: Stage, arguments: Mapping[str, Any], template: Template) -> bool:
+        """Return whether the instance of a method, and what is watched, is as it was when the stage was called."""
+        if not (stage.is_method or self._is_watching):
+            return True
+        return self.of(stage, arguments).digest == template.digest
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    return importlib.metadata.version(distribution)
 
 
 def describe_stage(stage: Stage, instance: object, sources: Mapping[str, str] | None = None) -> Ingredients:
@@ -236,8 +266,8 @@ def describe_stage(stage: Stage, instance: object, sources: Mapping[str, str] | 
     roots = {
         "stage": bound,
         "version": stage.version,
-        "depends": list(stage.depends),
-        "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
+        "depends": stage.depends,
+        "libraries": tuple(map(_version, _LIBRARIES)),
         # Arrays carry behaviours that no code of the stage names.
         "arrays": ak,
     }

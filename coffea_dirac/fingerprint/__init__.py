@@ -16,6 +16,7 @@ from typing import Any
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import functions, values
 from coffea_dirac.fingerprint.diff import Difference, diff
+from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.values import digest_file
 from coffea_dirac.fingerprint.walk import Walker, behaviours
 from coffea_dirac.interfaces import Json
@@ -47,6 +48,8 @@ class Ingredients:
         The ``@stage`` functions within reach.
     files : mapping
         The `File` objects within reach: their paths as written, with the digest of the content, empty if there is none.
+    guard : Guard, optional
+        Tells whether the code still means the same in this process.
     """
 
     digest: str
@@ -57,6 +60,7 @@ class Ingredients:
     warnings: tuple[str, ...] = ()
     stages: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    guard: Guard | None = field(default=None, repr=False, compare=False)
 
 
 def fingerprint(
@@ -202,7 +206,9 @@ def _describe(
     tree["@places"] = walker.places
     modules = {name: values.digest_json(content) for name, content in sorted(walker.members.items())}
     strings, stages = frozenset(walker.strings), tuple(dict.fromkeys(walker.stages))
-    return Ingredients(digest, tree, walker.sources, strings, modules, stages=stages, files=walker.files)
+    return Ingredients(
+        digest, tree, walker.sources, strings, modules, stages=stages, files=walker.files, guard=walker.guard
+    )
 
 
 def _instance(value: Any) -> Any:

@@ -102,6 +102,7 @@ def _user_class(walker: Walker, value: type, label: str) -> Json:
         for name in sorted(vars(value)):
             if name in excluded or (value in walker.omitting and name in walker.omit) or _is_made(walker, value, name):
                 continue
+            walker.guard.saw(vars(value), name, vars(value)[name])
             with walker.at(name):
                 body[name] = walker.encode(vars(value)[name])
         if walker.docs and value.__doc__:

@@ -105,6 +105,7 @@ def _user_function(walker: Walker, value: types.FunctionType, label: str) -> Jso
         content: dict[str, Json] = {"code": list(unit.lines)}
         _ship(walker, value, unit)
         walker.functions[label] = value
+        walker.guard.saw_function(value)
         content["defaults"] = _defaults(walker, value, unit)
         content["closure"] = _closure(walker, value, unit)
         content["names"] = _names(walker, value, unit)
@@ -192,6 +193,7 @@ def _closure(walker: Walker, value: types.FunctionType, unit: Unit | None) -> di
             except ValueError:
                 found[name] = "unset"
                 continue
+            walker.guard.saw_cell(cell, content)
             if isinstance(content, types.ModuleType) and unit is not None and name in unit.uses.chains:
                 found[name] = _chains(walker, content, unit.uses.chains[name])
             else:

@@ -74,6 +74,7 @@ def global_(walker: Walker, namespace: dict[str, Any], name: str, chains: set[Ch
         into[name] = "place"
         return
     value = namespace.get(name, ABSENT)
+    walker.guard.saw(namespace, name, *(() if value is ABSENT else (value,)))
     if value is ABSENT and name not in vars(builtins):
         walker.memos.append(Memo(namespace, name, ABSENT, into, walker.path))
         return
@@ -147,7 +148,9 @@ def encode_member(walker: Walker, owner: types.ModuleType, name: str, found: Any
 
 def _attribute(walker: Walker, module: types.ModuleType, name: str) -> Any:
     if name in vars(module):
+        walker.guard.saw(vars(module), name, vars(module)[name])
         return vars(module)[name]
+    walker.guard.saw(vars(module), name)
     full = f"{module.__name__}.{name}"
     if full in sys.modules:
         return sys.modules[full]

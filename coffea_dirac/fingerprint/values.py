@@ -264,6 +264,13 @@ EXACT: dict[type, Callable[[Any, Any], Json]] = {
     threading.Event: lambda walker, value: ["Event", value.is_set()],
 }
 
+# The same object may hold something else later.
+CHANGEABLE = frozenset(
+    {bytearray, list, dict, set, memoryview, mmap.mmap, array.array, functools.partialmethod, types.SimpleNamespace}
+    | {collections.OrderedDict, collections.Counter, collections.defaultdict, collections.deque, collections.ChainMap}
+    | {types.MappingProxyType, weakref.ref, contextvars.ContextVar, random.Random, threading.Event}
+)
+
 # Contents of instances of subclasses of containers and numbers.
 CONTENT: tuple[tuple[type, Callable[[Any, Any], Json]], ...] = (
     (enum.Enum, lambda walker, value: None),

@@ -18,6 +18,7 @@ from typing import Any
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import classes, functions, modules, values
 from coffea_dirac.fingerprint.dump import constant
+from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.packages import OWN, Origin, origin_of, public_module
 from coffea_dirac.fingerprint.science import handler_of
 from coffea_dirac.interfaces import Json
@@ -55,6 +56,7 @@ class Walker:
         self.strings: set[str] = set()
         self.stages: list[Any] = []
         self.files: dict[str, str] = {}
+        self.guard = Guard()
         self.attributes: set[str] = set()
         self.sources: dict[str, str] = {}
         self.members: dict[str, dict[str, Json]] = {}
@@ -137,6 +139,7 @@ class Walker:
         exact = values.EXACT.get(type(value))
         if type(value) in values.ATOMS and exact is not None:
             return exact(self, value)
+        self.guard.is_changeable |= type(value) in values.CHANGEABLE
         if id(value) in self._open:
             return f"cycle {len(self._open) - self._open[id(value)]}"
         self._open[id(value)] = len(self._open)
@@ -157,6 +160,7 @@ class Walker:
         typing_form = classes.typing_form(self, value)
         if typing_form is not None:
             return typing_form
+        self.guard.is_changeable = True
         handler = handler_of(kind)
         if handler is not None:
             return [self.class_of(value), handler(self, value), *classes.extra_state(self, value)]

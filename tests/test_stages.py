@@ -1,0 +1,266 @@
+"""Stages in a ``with`` block: what is loaded, computed and cut after an edit, in new processes with other hash seeds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.core
+
+MODULE = """
+import numpy as np
+from coffea_dirac import File, stage
+
+
+def ran(name):
+    with open("ran.txt", "a") as f:
+        f.write(name + "\\n")
+
+
+@stage
+def a(x):
+    ran("a")
+    return {"pt": x + 1}
+
+
+@stage
+def b(up, factor=2):
+    ran("b")
+    return up["pt"] * factor
+
+
+@stage
+def c(x):
+    ran("c")
+    return x - 1
+
+
+@stage
+def d(up):
+    ran("d")
+    return [up, up]
+
+
+@stage
+def y(left, right):
+    ran("y")
+    return float(left.sum() + right[0].sum())
+
+
+def wanted():
+    x = np.arange(4.0)
+    return y(b(a(x)), d(c(x)))
+"""
+DRIVER = """
+import json, sys
+from coffea_dirac import StageCache
+import module
+with StageCache("cache") as cache:
+    out = module.wanted().compute()
+print("RESULT " + json.dumps({"out": out, "counts": cache.report.counts, "stages": cache.report.stages,
+                             "reasons": cache.report.reasons}))
+"""
+
+
+class Scene:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._seed = folder, 0
+        self.write("module.py", MODULE)
+        self.write("driver.py", DRIVER)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+
+    def edit(self, old: str, new: str) -> None:
+        text = (self.folder / "module.py").read_text()
+        assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
+        self.write("module.py", text.replace(old, new))
+
+    def run(self) -> dict[str, Any]:
+        """Run in a new process with another hash seed; return what it said, and what ran."""
+        (self.folder / "ran.txt").unlink(missing_ok=True)
+        self._seed += 1
+        done = subprocess.run(
+            [sys.executable, "driver.py"],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONHASHSEED": str(self._seed)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert lines, done.stderr
+        found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+        path = self.folder / "ran.txt"
+        found["ran"] = dict(Counter(path.read_text().split())) if path.exists() else {}
+        assert sum(found["ran"].values()) == found["counts"]["computed"], "the report and the functions disagree"
+        return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    found = Scene(tmp_path)
+    assert found.run()["counts"] == {"loaded": 0, "computed": 5, "cut": 0}
+    return found
+
+
+def test_where_nothing_changed_the_last_result_is_loaded(scene: Scene) -> None:
+    again = scene.run()
+    assert again["ran"] == {}
+    assert again["counts"] == {"loaded": 1, "computed": 0, "cut": 0}
+
+
+def test_where_the_first_changed_all_below_it_is_computed_and_the_other_branch_loaded(scene: Scene) -> None:
+    scene.edit("x + 1", "x + 2")
+    again = scene.run()
+    assert again["ran"] == {"a": 1, "b": 1, "y": 1}
+    assert again["stages"]["d"]["loaded"] == 1
+    assert "c" not in again["stages"]
+    assert again["reasons"] == [
+        ["new code (a, line 14: `1` became `2`)", 1],
+        ["new input (a)", 1],
+        ["new input (b)", 1],
+    ]
+
+
+def test_where_the_first_comes_out_with_the_same_bytes_all_below_it_is_cut(scene: Scene) -> None:
+    scene.edit("x + 1", "1 + x")
+    again = scene.run()
+    assert again["ran"] == {"a": 1}
+    assert again["counts"] == {"loaded": 0, "computed": 1, "cut": 2}
+    assert scene.run()["counts"] == {"loaded": 1, "computed": 0, "cut": 0}
+
+
+def test_where_a_middle_one_changed_its_input_is_loaded(scene: Scene) -> None:
+    scene.edit("[up, up]", "[up * 2]")
+    again = scene.run()
+    assert again["ran"] == {"d": 1, "y": 1}
+    assert (again["stages"]["c"]["loaded"], again["stages"]["b"]["loaded"]) == (1, 1)
+    assert "a" not in again["stages"]
+
+
+def test_where_the_last_changed_its_inputs_are_loaded(scene: Scene) -> None:
+    scene.edit("float(left.sum()", "1 + float(left.sum()")
+    again = scene.run()
+    assert again["ran"] == {"y": 1}
+    assert again["counts"] == {"loaded": 2, "computed": 1, "cut": 0}
+
+
+def test_a_cut_ends_where_another_edit_begins(scene: Scene) -> None:
+    scene.edit("x + 1", "1 + x")
+    scene.edit("float(left.sum()", "1 + float(left.sum()")
+    again = scene.run()
+    assert again["ran"] == {"a": 1, "y": 1}
+    assert again["stages"]["b"]["cut"] == 1
+
+
+def test_an_edit_that_is_undone_finds_the_first_results(scene: Scene) -> None:
+    first = scene.run()
+    scene.edit("x + 1", "x + 2")
+    assert scene.run()["out"] != first["out"]
+    scene.edit("x + 2", "x + 1")
+    again = scene.run()
+    assert (again["ran"], again["out"]) == ({}, first["out"])
+
+
+def test_comments_and_names_of_variables_elsewhere_change_nothing(scene: Scene) -> None:
+    scene.edit("@stage\ndef c(x):", '# a note\n@stage\ndef c(x):\n    """Say what it does."""')
+    scene.edit("def wanted():", "UNUSED = 3\n\n\ndef wanted():")
+    assert scene.run()["ran"] == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "computed"),
+    [
+        ("b(a(x))", "b(a(x), 3)", {"b": 1, "y": 1}),
+        ("b(a(x))", "b(a(x), factor=2.0)", {"b": 1}),
+        ("b(a(x))", "b(up=a(x))", {}),
+        ("np.arange(4.0)", "np.arange(5.0)", {"a": 1, "b": 1, "c": 1, "d": 1, "y": 1}),
+        ("np.arange(4.0)", "np.arange(4.0)[::-1][::-1]", {}),
+        ("np.arange(4.0)", "np.arange(4.0, dtype='f4')", {"a": 1, "b": 1, "c": 1, "d": 1, "y": 1}),
+        ("@stage\ndef d", "@stage(version=1)\ndef d", {"d": 1}),
+        ("@stage\ndef d", "@stage(depends=[3])\ndef d", {"d": 1}),
+    ],
+)
+def test_an_edit_of_arguments_or_options_computes_what_depends_on_it(
+    scene: Scene, old: str, new: str, computed: dict[str, int]
+) -> None:
+    first = scene.run()
+    scene.edit(old, new)
+    again = scene.run()
+    assert again["ran"] == computed
+    if set(computed) <= {"d"} or "factor=2.0" in new:
+        assert again["out"] == first["out"]
+
+
+def test_what_is_not_kept_is_computed_only_if_something_needs_it(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.edit("@stage\ndef c", "@stage(keep=False)\ndef c")
+    scene.run()
+    assert scene.run()["ran"] == {}
+    scene.edit("[up, up]", "[up * 2]")
+    assert scene.run()["ran"] == {"c": 1, "d": 1, "y": 1}
+
+
+FILES = """
+    with open("cuts.txt") as f:
+        more = float(f.read())
+"""
+
+
+def test_a_file_read_in_a_stage_counts_for_all_that_comes_from_it(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.write("cuts.txt", "1")
+    scene.edit('    ran("a")\n    return {"pt": x + 1}', f'    ran("a"){FILES}    return {{"pt": x + more}}')
+    first = scene.run()
+    assert scene.run()["ran"] == {}
+    scene.write("cuts.txt", "5")
+    edited = scene.run()
+    assert edited["ran"] == {"a": 1, "b": 1, "y": 1}
+    assert edited["out"] != first["out"]
+    assert ["new content (cuts.txt)", 3] in edited["reasons"]
+    scene.write("cuts.txt", "1")
+    undone = scene.run()
+    assert (undone["ran"], undone["out"]) == ({}, first["out"])
+
+
+@pytest.mark.parametrize("how", ["File('cuts.txt')", "'cuts.txt'", "__import__('pathlib').Path('cuts.txt')"])
+def test_a_file_as_an_argument_counts_by_its_content(tmp_path: Path, how: str) -> None:
+    scene = Scene(tmp_path)
+    scene.write("cuts.txt", "1")
+    scene.edit("def b(up, factor=2):", "def b(up, path, factor=2):\n    factor = float(np.loadtxt(path))")
+    scene.edit("b(a(x))", f"b(a(x), {how})")
+    first = scene.run()
+    assert scene.run()["ran"] == {}
+    scene.write("cuts.txt", "5")
+    edited = scene.run()
+    assert edited["ran"] == {"b": 1, "y": 1}
+    assert edited["out"] != first["out"]
+
+
+def test_a_damaged_record_of_a_stage_is_computed_again(scene: Scene) -> None:
+    first = scene.run()
+    for pack in (scene.folder / "cache").glob("v1/s/*/p/*.pack"):
+        data = bytearray(pack.read_bytes())
+        data[:200] = bytes(byte ^ 1 for byte in data[:200])
+        pack.write_bytes(data)
+    again = scene.run()
+    assert again["out"] == first["out"]
+    assert scene.run()["ran"] == {}
+
+
+def test_a_store_that_cannot_be_written_changes_no_result(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    (tmp_path / "cache").write_text("in the way")
+    driver = DRIVER.replace("import json, sys", "import json, sys, warnings; warnings.simplefilter('ignore')")
+    scene.write("driver.py", driver)
+    found = scene.run()
+    assert found["ran"] == {"a": 1, "b": 1, "c": 1, "d": 1, "y": 1}
+    assert found["out"] == 2 * (1 + 2 + 3 + 4) + (-1 + 0 + 1 + 2)
