@@ -1,11 +1,16 @@
 """The ttbar processor: events in, histograms by region, process and variation out.
 
+It is written in stages, and each depends on what it needs and nothing more: the variation of the jets is an argument,
+so that one more does not touch the others; weights are those of the nominal selection; the binning is known to the
+histograms only.
+
 It counts events with their systematic weights; what makes a cross section of it (luminosity, cross section, number of
 events) is applied after merging, in `agc_example.output`, so that a file more does not recompute the others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +22,13 @@ from coffea import processor
 from agc_example import ml, systematics
 from agc_example.observables import OBSERVABLES
 from agc_example.selection import in_region, select
+from coffea_dirac import File, stage
 
 HERE = Path(__file__).parent
 REGIONS = ("4j1b", "4j2b")
 BINS, LOW, HIGH = 25, 50.0, 550.0
 """Binning of the observables, GeV (AGC ttbar task)."""
+LABELS = {"4j1b": r"$H_T$ [GeV]", "4j2b": r"$m_{bjj}$ [GeV]"}
 
 
 def empty_histogram(bins: int, low: float, high: float, label: str) -> hist.Hist:
@@ -32,6 +39,87 @@ def empty_histogram(bins: int, low: float, high: float, label: str) -> hist.Hist
         .StrCat([], name="variation", growth=True)
         .Weight()
     )
+
+
+@stage
+def count(events: Any) -> int:
+    """Return the number of events."""
+    return len(events)
+
+
+@stage
+def selected(events: Any, jet_pt: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return the selected objects, with the jets' pt as a variation makes it."""
+    return select(events, jet_pt(events))
+
+
+@stage
+def observable(chosen: dict[str, Any], region: str, of_jets: Callable[[Any], Any]) -> Any:
+    """Return the observable of a region's events, GeV, shape (events in the region,)."""
+    return of_jets(in_region(chosen, region)["jets"])
+
+
+@stage
+def event_weights(chosen: dict[str, Any], systematic: str, corrections: File) -> dict[str, dict[str, Any]]:
+    """Return the weights of a systematic by region and direction, each of shape (events in the region,)."""
+    found = correctionlib.CorrectionSet.from_file(str(corrections))
+    return {
+        region: {
+            direction: systematics.weights(found, systematic, direction, in_region(chosen, region)["jets"])
+            for direction in ("up", "down")
+        }
+        for region in REGIONS
+    }
+
+
+@stage
+def ml_features(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Return features of all assignments in 4j2b, how many of them each event has, and whether it is even."""
+    region = in_region(chosen, "4j2b")
+    features, counts = ml.features(region["jets"], region["electrons"], region["muons"])
+    return features, counts, region["is_even"]
+
+
+@stage
+def ml_best(features: tuple[Any, Any, Any], models: Mapping[str, File]) -> Any:
+    """Return the features of each event's best assignment, shape (events in 4j2b, 20)."""
+    values, counts, is_even = features
+    return ml.best(values, counts, is_even, {parity: ml.load_model(Path(file)) for parity, file in models.items()})
+
+
+@stage
+def filled(process: str, axis: tuple[int, float, float, str], entries: dict[str, tuple[Any, Any]]) -> hist.Hist:
+    """Return the histogram of an observable.
+
+    Parameters
+    ----------
+    axis : tuple
+        Bins, lowest and highest edge, label.
+    entries : dict
+        Variation -> its values, and ``{systematic: {direction: weights}}`` that apply to them.
+    """
+    histogram = empty_histogram(*axis)
+    for name, (values, weights) in entries.items():
+        _fill(histogram, process, name, values, weights)
+    return histogram
+
+
+@stage
+def filled_features(process: str, axes: tuple[Any, ...], entries: dict[str, tuple[Any, Any]]) -> dict[str, hist.Hist]:
+    """Return the histograms of all features; as for `filled`, with values of shape (events in 4j2b, 20)."""
+    found = {name: empty_histogram(BINS, low, high, label) for name, low, high, label in axes}
+    for name, (values, weights) in entries.items():
+        for i, histogram in enumerate(found.values()):
+            _fill(histogram, process, name, values[:, i], weights)
+    return found
+
+
+def _fill(histogram: hist.Hist, process: str, name: str, values: Any, weights: Mapping[str, Any]) -> None:
+    histogram.fill(observable=values, process=process, variation=name, weight=np.ones(len(values)))
+    for systematic, by_direction in weights.items():
+        for direction, weight in by_direction.items():
+            variation = f"{systematic}_{direction}"
+            histogram.fill(observable=values, process=process, variation=variation, weight=weight)
 
 
 class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
@@ -50,57 +138,52 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
 
     def __init__(self, *, use_ml: bool = False) -> None:
         self.use_ml = use_ml
-        self.corrections = HERE / "corrections.json"
-        self.models = {"even": HERE / "models" / "even.json", "odd": HERE / "models" / "odd.json"}
+        self.corrections = File(str(HERE / "corrections.json"))
+        self.models = {parity: File(str(HERE / "models" / f"{parity}.json")) for parity in ("even", "odd")}
 
     def process(self, events: Any) -> dict[str, Any]:
         """Return the histograms of one work item; ``events.metadata`` names process and variation."""
         process, variation = events.metadata["process"], events.metadata["variation"]
-        out = self._empty()
-        for name, jet_pt in systematics.KINEMATIC.items():
-            # Samples that are a variation themselves have no further ones.
-            if variation != "nominal" and name != "nominal":
-                continue
-            selected = select(events, jet_pt(events))
-            self._fill(out, process, name if variation == "nominal" else variation, selected, variation == "nominal")
-        out["events"] = {f"{process}__{variation}": len(events)}
+        chosen = self._chosen(events, variation)
+        weights = self._weights(process, chosen) if variation == "nominal" else {}
+        out: dict[str, Any] = {
+            "hist_dict": {region: self._histogram(region, process, chosen, weights) for region in REGIONS},
+            "events": {f"{process}__{variation}": count(events)},
+        }
+        if self.use_ml:
+            best = {name: ml_best(ml_features(one), self.models) for name, one in chosen.items()}
+            entries = {name: (values, _of_region(weights, name, "4j2b")) for name, values in best.items()}
+            out["ml_hist_dict"] = filled_features(process, ml.FEATURES, entries)
         return out
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
         """Return the accumulator as it is."""
         return accumulator
 
-    def _empty(self) -> dict[str, Any]:
-        labels = {"4j1b": r"$H_T$ [GeV]", "4j2b": r"$m_{bjj}$ [GeV]"}
-        out: dict[str, Any] = {"hist_dict": {r: empty_histogram(BINS, LOW, HIGH, labels[r]) for r in REGIONS}}
-        if self.use_ml:
-            out["ml_hist_dict"] = {n: empty_histogram(BINS, low, high, label) for n, low, high, label in ml.FEATURES}
-        return out
+    def _chosen(self, events: Any, variation: str) -> dict[str, Any]:
+        """Return the selected events by variation; samples that are a variation themselves have no further ones."""
+        if variation != "nominal":
+            return {variation: selected(events, systematics.KINEMATIC["nominal"])}
+        return {name: selected(events, jet_pt) for name, jet_pt in systematics.KINEMATIC.items()}
 
-    def _fill(self, out: dict[str, Any], process: str, name: str, selected: dict[str, Any], has_weights: bool) -> None:
-        """Fill one kinematic variation; weight systematics reuse its nominal selection and inference."""
-        for region in REGIONS:
-            chosen = in_region(selected, region)
-            columns = {None: OBSERVABLES[region](chosen["jets"])}
-            if self.use_ml and region == "4j2b":
-                columns |= self._ml_columns(chosen)
-            for variation, weight in self._weights(process, name, chosen["jets"], has_weights).items():
-                for feature, values in columns.items():
-                    target = out["hist_dict"][region] if feature is None else out["ml_hist_dict"][feature]
-                    target.fill(observable=values, process=process, variation=variation, weight=weight)
+    def _weights(self, process: str, chosen: dict[str, Any]) -> dict[str, Any]:
+        """Return weights by systematic: they reuse the nominal selection and inference."""
+        names = systematics.weight_names(process)
+        return {name: event_weights(chosen["nominal"], name, self.corrections) for name in names}
 
-    def _weights(self, process: str, name: str, jets: Any, has_weights: bool) -> dict[str, Any]:
-        found = {name: np.ones(len(jets))}
-        if has_weights and name == "nominal":
-            corrections = correctionlib.CorrectionSet.from_file(str(self.corrections))
-            for systematic in systematics.weight_names(process):
-                for direction in ("up", "down"):
-                    weight = systematics.weights(corrections, systematic, direction, jets)
-                    found[f"{systematic}_{direction}"] = weight
-        return found
+    def _histogram(self, region: str, process: str, chosen: dict[str, Any], weights: dict[str, Any]) -> Any:
+        entries = {
+            name: (observable(one, region, OBSERVABLES[region]), _of_region(weights, name, region))
+            for name, one in chosen.items()
+        }
+        return filled(process, (BINS, LOW, HIGH, LABELS[region]), entries)
 
-    def _ml_columns(self, chosen: dict[str, Any]) -> dict[Any, Any]:
-        features, counts = ml.features(chosen["jets"], chosen["electrons"], chosen["muons"])
-        models = {parity: ml.load_model(path) for parity, path in self.models.items()}
-        best = ml.best(features, counts, chosen["is_even"], models)
-        return {name: best[:, i] for i, (name, *_) in enumerate(ml.FEATURES)}
+
+def _of_region(weights: dict[str, Any], name: str, region: str) -> dict[str, Any]:
+    return {systematic: weight_of(found, region) for systematic, found in weights.items()} if name == "nominal" else {}
+
+
+@stage(keep=False)
+def weight_of(found: dict[str, dict[str, Any]], region: str) -> dict[str, Any]:
+    """Return the weights of a region by direction."""
+    return found[region]

@@ -35,6 +35,10 @@ class File(os.PathLike[str]):
     def __fspath__(self) -> str:
         return _arrived.get(self.path, self.path)
 
+    def __str__(self) -> str:
+        """Return where the file is, as `pathlib.Path` does."""
+        return self.__fspath__()
+
 
 _arrived: dict[str, str] = {}
 """Where this process has the content of files that it does not find under their own names."""

@@ -191,7 +191,6 @@ class Graph:
         self.templates, self._source, self._find_source = templates, source, find_source
         self._compute = compute
         self._handles: dict[str, Handle] = {}
-        self._digests: dict[int, tuple[Any, str]] = {}
         self._sources: list[Source] = []
         self.is_over = False
 
@@ -287,7 +286,7 @@ class Graph:
         InputError
             A `File` is not there.
         """
-        known = self._digests.get(id(value))
+        known = self.templates.digests.get(id(value))
         if known is not None:
             return known[1]
         try:
@@ -303,8 +302,8 @@ class Graph:
             ) from error
         except OSError as error:
             raise vanished(os.fspath(value), error) from error
-        if isinstance(value, _LASTING):
-            self._digests[id(value)] = (value, digest)
+        if isinstance(value, _LASTING) and not self.templates.is_watching:
+            self.templates.digests[id(value)] = (value, digest)
         return digest
 
     def compute(self, handle: Handle) -> Any:

@@ -210,10 +210,12 @@ class Templates:
         *,
         is_watching: bool = False,
     ) -> None:
-        self.sources, self._is_watching = sources, is_watching
+        self.sources, self.is_watching = sources, is_watching
         self._find_files, self._files = named_files, dict[frozenset[str], Mapping[str, str]]()
         self._known: dict[object, tuple[Template, Guard | None]] = {}
         self.ingredients: dict[str, Ingredients] = {}
+        self.digests: dict[int, tuple[Any, str]] = {}
+        """Digests of arguments that do not change in a run, by id, with the arguments."""
         self._held: list[object] = []
 
     def named_files(self, strings: frozenset[str]) -> Mapping[str, str]:
@@ -221,7 +223,7 @@ class Templates:
         if not strings:
             return {}
         found = self._files.get(strings)
-        if found is None or self._is_watching:
+        if found is None or self.is_watching:
             found = self._files[strings] = self._find_files(strings)
         return found
 
@@ -240,7 +242,7 @@ class Templates:
             with unrecorded():
                 ingredients = describe_stage(stage, instance, self.sources)
                 found = Template(ingredients.digest, self.named_files(ingredients.strings))
-            self._known[name] = found, ingredients.guard if self._is_watching else None
+            self._known[name] = found, ingredients.guard if self.is_watching else None
             self.ingredients[found.digest] = ingredients
             # An id stands for its object as long as that lives.
             self._held += [stage, instance, *(getattr(instance, "__dict__", None) or {}).values()]
@@ -248,7 +250,7 @@ class Templates:
 
     def is_as_called(self, stage: Stage, arguments: Mapping[str, Any], template: Template) -> bool:
         """Return whether the instance of a method, and what is watched, is as it was when the stage was called."""
-        if not (stage.is_method or self._is_watching):
+        if not (stage.is_method or self.is_watching):
             return True
         return self.of(stage, arguments).digest == template.digest
 

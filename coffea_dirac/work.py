@@ -5,6 +5,7 @@ Nothing here knows of dask: `run_bundle` is a plain function of values, called b
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import uuid
@@ -85,7 +86,8 @@ class _Shelf:
 
     def __init__(self, task: Task, name: str) -> None:
         self.receipts: list[Receipt] = []
-        self.keeper = Keeper(task.store, task.session, name, lambda: index_of(task))
+        index = functools.partial(index_of, task) if task.store is not None else None
+        self.keeper = Keeper(task.store, task.session, name, index)
         if task.store is not None and task.session:
             try:
                 self.keeper.note(packs.bundle_rows(task.store, task.session, name))

@@ -93,7 +93,9 @@ def published(cache: Path) -> int:
         return 0
     store = open_store(str(cache))
     packs = [blob.name for blob in store.list("v1/s") if blob.name.endswith(".pack")]
-    return sum(len(read_footer(store, name)) for name in packs if "/submitter-" not in name)
+    tables = [read_footer(store, name) for name in packs if "/submitter-" not in name]
+    facts = [table.row(i).info for table in tables for i in range(len(table))]
+    return sum(info["stage"] == "TtbarAnalysis" and "merged" not in info for info in facts)
 
 
 def test_after_a_killed_run_the_rest_is_computed_and_no_worker_is_left(
