@@ -14,12 +14,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from agc_example.edits import EDITS
+
 HERE = Path(__file__).resolve().parent
 OUTPUT = HERE / "output"
 SHARED_DATA = HERE.parent.parent / "shared" / "data"
 FILES, EVENTS, CHUNKSIZE = 2, 140_000, 35_000
 """Files of each of the 9 samples, events in each, and events in a work item."""
 EDIT = ("BINS, LOW, HIGH = 25, 50.0, 550.0", "BINS, LOW, HIGH = 50, 50.0, 550.0")
+EDIT_EVENTS = 30_000
+"""Events of each sample in the table of edits."""
 REAL_FILE = "nano_tt_v12.root"
 
 console = Console()
@@ -40,9 +44,16 @@ def main() -> None:
         on_real_file = [run("real file, cold", root, real), run("real file, warm", root, real)]
     else:
         say("no folder of real files beside the checkout: that part is left out")
-    summary = {"runs": [numbers(one) for one in runs], "real_file": [numbers(one) for one in on_real_file]}
+    edited_rows = edit_table()
+    summary = {
+        "runs": [numbers(one) for one in runs],
+        "real_file": [numbers(one) for one in on_real_file],
+        "edits": edited_rows,
+    }
     (OUTPUT / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     show([*runs, *on_real_file])
+    show_edits(edited_rows)
+    say("done; the same numbers are in agc_example/output/summary.json")
 
 
 def numbers(one: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +139,34 @@ def show(runs: list[dict[str, Any]]) -> None:
         for path in one["written"]:
             if path.endswith(".png"):
                 console.print(f"  {Path(path).relative_to(HERE.parent)}", highlight=False, soft_wrap=True)
-    say("done; the same numbers are in agc_example/output/summary.json")
+
+
+def edit_table() -> list[dict[str, Any]]:
+    """Run the analysis after each of the usual edits, on less data, and return a row for each."""
+    from agc_example.edits import DisagreementError, rows
+    from agc_example.generate import generate
+
+    say(
+        f"the edits, on {EDIT_EVENTS:,} events of each sample: {len(EDITS)} runs, each of an edited copy in a new process"
+    )
+    inputs = generate(OUTPUT / "edit_data", files=1, events=EDIT_EVENTS)
+    try:
+        return rows(OUTPUT / "edits", inputs, chunksize=EDIT_EVENTS // 3, say=lambda name: say(f"  {name}"))
+    except DisagreementError as error:
+        raise SystemExit(f"demo: {error}") from error
+
+
+def show_edits(edited: list[dict[str, Any]]) -> None:
+    """Print what each edit cost; the stages themselves counted how often they ran."""
+    table = Table(title="What an edit costs", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in ("edit", "stages: loaded", "computed", "cut", "ran", "stages s", "run s"):
+        table.add_column(heading, justify="left" if heading == "edit" else "right", no_wrap=True)
+    table.add_column("which", overflow="fold")
+    for row in edited:
+        which = ", ".join(f"{n} {name}" for name, n in row["computed_stages"].items())
+        numbers = (row["loaded"], row["computed"], row["cut"], row["executions"])
+        table.add_row(row["edit"], *map(str, numbers), f"{row['stage_s']:.1f}", f"{row['wall_s']:.1f}", which)
+    console.print(table)
 
 
 if __name__ == "__main__":

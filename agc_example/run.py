@@ -148,6 +148,8 @@ def facts(result: Result, written: list[Path]) -> dict[str, Any]:
     if report is not None:
         items = report.work_items
         found |= {"work_items": sum(items.values()), **items, "reasons": report.reasons}
+        seconds = sum(outcome.seconds for outcome in report.computed if not outcome.work_items)
+        found |= {"stages": report.stages, "stage_reasons": report.stage_reasons, "stage_s": round(seconds, 3)}
     return found
 
 

@@ -35,8 +35,6 @@ from coffea.nanoevents import NanoAODSchema
 from coffea_dirac import DiracExecutor
 import analysis
 NanoAODSchema.warn_missing_crossrefs = False
-# As at a terminal, also where these tests run in the background.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 options = json.loads(sys.argv[1])
 executor = DiracExecutor(cache="cache", status=False, **options)
 run = processor.Runner(executor=executor, chunksize=10, schema=NanoAODSchema)
