@@ -88,38 +88,49 @@ def ml_best(features: tuple[Any, Any, Any], models: Mapping[str, File]) -> Any:
 
 
 @stage
-def filled(process: str, axis: tuple[int, float, float, str], entries: dict[str, tuple[Any, Any]]) -> hist.Hist:
-    """Return the histogram of an observable.
+def filled(process: str, region: str, axis: tuple[int, float, float, str], values: Any, weights: Any) -> hist.Hist:
+    """Return the histogram of a region's observable.
 
     Parameters
     ----------
     axis : tuple
         Bins, lowest and highest edge, label.
-    entries : dict
-        Variation -> its values, and ``{systematic: {direction: weights}}`` that apply to them.
+    values : dict
+        Variation -> the observable of its events.
+    weights : dict
+        Systematic -> what `event_weights` returned; they apply to the nominal events.
     """
     histogram = empty_histogram(*axis)
-    for name, (values, weights) in entries.items():
-        _fill(histogram, process, name, values, weights)
+    for name, of_events in values.items():
+        _fill(histogram, process, name, of_events, _by_variation(weights, name, region))
     return histogram
 
 
 @stage
-def filled_features(process: str, axes: tuple[Any, ...], entries: dict[str, tuple[Any, Any]]) -> dict[str, hist.Hist]:
+def filled_features(process: str, axes: tuple[Any, ...], values: Any, weights: Any) -> dict[str, hist.Hist]:
     """Return the histograms of all features; as for `filled`, with values of shape (events in 4j2b, 20)."""
     found = {name: empty_histogram(BINS, low, high, label) for name, low, high, label in axes}
-    for name, (values, weights) in entries.items():
+    for name, of_events in values.items():
+        by_variation = _by_variation(weights, name, "4j2b")
         for i, histogram in enumerate(found.values()):
-            _fill(histogram, process, name, values[:, i], weights)
+            _fill(histogram, process, name, of_events[:, i], by_variation)
     return found
+
+
+def _by_variation(weights: Mapping[str, Any], name: str, region: str) -> dict[str, Any]:
+    if name != "nominal":
+        return {}
+    return {
+        f"{systematic}_{direction}": weight
+        for systematic, by_region in weights.items()
+        for direction, weight in by_region[region].items()
+    }
 
 
 def _fill(histogram: hist.Hist, process: str, name: str, values: Any, weights: Mapping[str, Any]) -> None:
     histogram.fill(observable=values, process=process, variation=name, weight=np.ones(len(values)))
-    for systematic, by_direction in weights.items():
-        for direction, weight in by_direction.items():
-            variation = f"{systematic}_{direction}"
-            histogram.fill(observable=values, process=process, variation=variation, weight=weight)
+    for variation, weight in weights.items():
+        histogram.fill(observable=values, process=process, variation=variation, weight=weight)
 
 
 class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
@@ -152,8 +163,7 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
         }
         if self.use_ml:
             best = {name: ml_best(ml_features(one), self.models) for name, one in chosen.items()}
-            entries = {name: (values, _of_region(weights, name, "4j2b")) for name, values in best.items()}
-            out["ml_hist_dict"] = filled_features(process, ml.FEATURES, entries)
+            out["ml_hist_dict"] = filled_features(process, ml.FEATURES, best, weights)
         return out
 
     def postprocess(self, accumulator: dict[str, Any]) -> dict[str, Any]:
@@ -172,18 +182,5 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
         return {name: event_weights(chosen["nominal"], name, self.corrections) for name in names}
 
     def _histogram(self, region: str, process: str, chosen: dict[str, Any], weights: dict[str, Any]) -> Any:
-        entries = {
-            name: (observable(one, region, OBSERVABLES[region]), _of_region(weights, name, region))
-            for name, one in chosen.items()
-        }
-        return filled(process, (BINS, LOW, HIGH, LABELS[region]), entries)
-
-
-def _of_region(weights: dict[str, Any], name: str, region: str) -> dict[str, Any]:
-    return {systematic: weight_of(found, region) for systematic, found in weights.items()} if name == "nominal" else {}
-
-
-@stage(keep=False)
-def weight_of(found: dict[str, dict[str, Any]], region: str) -> dict[str, Any]:
-    """Return the weights of a region by direction."""
-    return found[region]
+        values = {name: observable(one, region, OBSERVABLES[region]) for name, one in chosen.items()}
+        return filled(process, region, (BINS, LOW, HIGH, LABELS[region]), values, weights)

@@ -146,9 +146,7 @@ def edit_table() -> list[dict[str, Any]]:
     from agc_example.edits import DisagreementError, rows
     from agc_example.generate import generate
 
-    say(
-        f"the edits, on {EDIT_EVENTS:,} events of each sample: {len(EDITS)} runs, each of an edited copy in a new process"
-    )
+    say(f"{len(EDITS)} edits, each of a copy and in a new process, on {EDIT_EVENTS:,} events of each sample")
     inputs = generate(OUTPUT / "edit_data", files=1, events=EDIT_EVENTS)
     try:
         return rows(OUTPUT / "edits", inputs, chunksize=EDIT_EVENTS // 3, say=lambda name: say(f"  {name}"))
