@@ -1,4 +1,8 @@
-"""Running again after a crash: the submitter is killed (``kill -9``) when 60 % of the work items are done."""
+"""Running again after a crash: the submitter is killed (``kill -9``) when 60 % of the work items are done.
+
+Both runs start workers first, which takes as long for either and is shown beside them.  The analysis is so large that
+the 40 % which are left take several times as long as that: of one that ends in seconds nobody would miss the rest.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from benchmarks.pairs import Line, Spent, cpu_ratios, ratios, seconds, take_turn
 from benchmarks.session import Said, Session, run
 from benchmarks.small import write_fileset
 
-FILES, ITEMS, CHUNKSIZE, ROUNDS = 10, 300, 100, 2
+FILES, ITEMS, CHUNKSIZE, ROUNDS = 20, 300, 100, 2
 DIE_AT, TARGET = 0.6, 0.45
 
 
@@ -28,7 +32,13 @@ def lines(*, files: int = FILES, items: int = ITEMS, chunksize: int = CHUNKSIZE,
             hits.append(said.hits)
             return said.spent
 
-        found = take_turns({"resumed": resumed, "cold": cold}, rounds=rounds, first_counts=True)
+        def started() -> Spent:
+            first = {name: {**dataset, "files": dataset["files"][:1]} for name, dataset in fileset.items()}
+            # One work item for each worker.
+            return _finished(first, items * chunksize // 2).spent
+
+        measures = {"resumed": resumed, "cold": cold, "started": started}
+        found = take_turns(measures, rounds=rounds, first_counts=True)
     against = ratios(found["resumed"], found["cold"])
     cpu = cpu_ratios(found["resumed"], found["cold"])
     n = files * items
@@ -36,7 +46,7 @@ def lines(*, files: int = FILES, items: int = ITEMS, chunksize: int = CHUNKSIZE,
         Line(
             f"{n:,} small work items again after kill -9 of the submitter at {DIE_AT:.0%}, new process, 2 workers",
             seconds(found["resumed"]),
-            f"{seconds(found['cold'])} cold",
+            f"{seconds(found['cold'])} cold, {seconds(found['started'])} with two work items",
             f"ratio {against}, of CPU {cpu}; {min(hits) / n:.0%} were kept or more; {rounds} rounds",
             f"at most {TARGET}",
             against.median <= TARGET,

@@ -3,10 +3,14 @@
 coffea opens the file anew for each work item, which for many small items costs as much as the work.  `Reader` opens
 it once
 and hands the same events to the processor; a layout it does not know goes to coffea's function, item by item.
+
+The forms of a tree's branches are the same for all its entries, and coffea takes as long to ask a thousand branches for
+them as for all else before ``process``.  So they are asked once per open file.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -39,6 +43,7 @@ class Reader:
         self._call = call
         self._file: Any = None
         self._name = ""
+        self._forms: dict[str, bytes] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -49,6 +54,7 @@ class Reader:
     def close(self) -> None:
         """Close the file; the next work item opens it again."""
         file, self._file, self._name = self._file, None, ""
+        self._forms.clear()
         if file is not None:
             file.close()
 
@@ -92,19 +98,46 @@ class Reader:
         from coffea.nanoevents import NanoEventsFactory
 
         arguments = self._call.arguments
+        schema, options = self._forms_once(arguments["schema"], arguments.get("iteritems_options") or {}, item.treename)
         return NanoEventsFactory.from_root(
             file=file,
             treepath=item.treename,
-            schemaclass=arguments["schema"],
+            schemaclass=schema,
             metadata=metadata,
             access_log=columns,
             mode="virtual",
             entry_start=item.entrystart,
             entry_stop=item.entrystop,
-            iteritems_options=arguments.get("iteritems_options") or {},
+            iteritems_options=options,
             **({"preload": item.preload} if getattr(item, "preload", None) is not None else {}),
             buffer_cache=arguments["cache_function"](),
         ).events()
+
+    def _forms_once(self, schema: Any, options: dict[str, Any], treename: str) -> tuple[Any, dict[str, Any]]:
+        """Return what to give as schema, and as options, so that branches are asked for their forms only once.
+
+        The first time they are noted as the schema gets them; later coffea is told to look at no branch, and the schema
+        gets a copy of what was noted.
+        """
+        from coffea.nanoevents.schemas import BaseSchema, NanoAODSchema
+
+        if not (issubclass(schema, NanoAODSchema) or schema is BaseSchema):
+            return schema, options
+        noted = self._forms.get(treename)
+
+        def from_noted(form: dict[str, Any]) -> Any:
+            if noted is None:
+                self._forms[treename] = pickle.dumps((form["fields"], form["contents"]))
+            else:
+                # Schemas change what they get.
+                form["fields"], form["contents"] = pickle.loads(noted)  # noqa: S301 - our own, of a moment ago
+            return schema(form)
+
+        return from_noted, options if noted is None else {"filter_name": _nothing}
+
+
+def _nothing(_name: str) -> bool:
+    return False
 
 
 def checked(item: Any, process: Callable[[], Any]) -> Any:

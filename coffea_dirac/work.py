@@ -10,7 +10,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,12 +22,10 @@ from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
 from coffea_dirac.keeper import Keeper
 from coffea_dirac.reading import Opened, Reader, checked, is_known
 from coffea_dirac.redact import without_secrets
+from coffea_dirac.sealed import is_wanted
 from coffea_dirac.staged import ItemPlace, StagedProcessor, source_identity
 from coffea_dirac.stages import Templates
 from coffea_dirac.task import TASKS, Task
-
-is_wanted: ContextVar[Callable[[], bool]] = ContextVar("coffea_dirac_is_wanted", default=lambda: True)
-"""Tells a bundle between two work items whether somebody still waits for it."""
 
 
 @dataclass(frozen=True)

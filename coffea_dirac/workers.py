@@ -15,7 +15,7 @@ from typing import Any
 from coffea_dirac.dirac.start_scheduler import MEMORY_TOPIC, PREFIX, add_teller, is_bundle
 from coffea_dirac.dispatch import WINDOW
 from coffea_dirac.errors import ConfigurationError, JobServiceError
-from coffea_dirac.work import is_wanted
+from coffea_dirac.sealed import opened, run_sealed, sealed
 
 # How long a run waits for the first worker, and without any worker left, before it stops and says so.
 NO_WORKER_DEADLINE_S = 300.0
@@ -172,7 +172,7 @@ class _Stream:
         self._tells_each = _tells_each_death(client)
 
     def _send(self, value: Any) -> Any:
-        return self._client.submit(_same, value, key=f"{self._name}-shared{self._n}", pure=False)
+        return self._client.submit(opened, sealed(value), key=f"{self._name}-shared{self._n}", pure=False)
 
     def results(self) -> Generator[tuple[Call, Any]]:
         try:
@@ -203,10 +203,9 @@ class _Stream:
         self._n += 1
         # Earlier work first: the merge can then begin at the front.
         future = self._client.submit(
-            _at_worker,
-            call.function,
+            run_sealed,
             self._shared,
-            *call.arguments,
+            sealed(call.function, call.arguments),
             key=f"{self._name}-{self._n}",
             pure=False,
             priority=-self._n,
@@ -300,25 +299,3 @@ def _tells_each_death(client: Any) -> bool:
     except Exception:  # noqa: BLE001 - this package is not installed there, or it runs no code for clients
         return False
     return True
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _at_worker(function: Callable[..., Any], shared: Any, *arguments: Any) -> Any:
-    """Call a function as a dask task that can see whether its result is still wanted."""
-    from distributed import get_worker
-    from distributed.worker import thread_state
-
-    worker, key = get_worker(), thread_state.key
-
-    def wanted() -> bool:
-        task = worker.state.tasks.get(key)
-        return task is not None and task.state != "cancelled"
-
-    token = is_wanted.set(wanted)
-    try:
-        return function(shared, *arguments)
-    finally:
-        is_wanted.reset(token)

@@ -16,6 +16,7 @@ from pathlib import Path
 import distributed
 import psutil
 import pytest
+from coffea.processor import accumulate
 from distributed import Client
 from distributed.deploy.cluster import Cluster
 
@@ -26,6 +27,7 @@ from coffea_dirac.embedded import default_client, default_cluster, default_worke
 from coffea_dirac.errors import ConfigurationError, JobServiceError
 from coffea_dirac.interfaces import Job, JobStatus
 from coffea_dirac.testing_jobs import wait_until
+from coffea_dirac.workers import Call, Workers
 
 START_S = 90.0
 GONE_S = 10.0
@@ -146,6 +148,14 @@ def test_everything_listens_on_the_loopback_interface_only(cluster: DiracCluster
 def test_scheduler_imports_neither_coffea_nor_bokeh(client: Client) -> None:
     modules = client.run_on_scheduler(lambda: set(sys.modules))
     assert not modules & {"coffea", "bokeh", "uproot", "coffea_dirac", "pandas"}
+
+
+def test_scheduler_hands_calls_on_without_importing_what_is_in_them(client: Client) -> None:
+    calls = [Call(accumulate, (3,), "sum")]
+    came = list(Workers(client, None, None).each([1, 2], lambda *_: calls.pop() if calls else None))
+    assert [(call.about, result) for call, result in came] == [("sum", 6)]
+    modules = client.run_on_scheduler(lambda: set(sys.modules))
+    assert not modules & {"coffea", "uproot", "pandas"}
 
 
 def test_tasks_are_innocent_of_ten_deaths(client: Client) -> None:
