@@ -26,6 +26,7 @@ ACTIVE: ContextVar[Graph | None] = ContextVar("coffea_dirac_graph", default=None
 """Where calls of stages go at the moment; None: they are plain calls."""
 RUNNING: ContextVar[tuple[Any, ...]] = ContextVar("coffea_dirac_running", default=())
 """The stages that run at the moment, the innermost last."""
+HANDLE_PLACES = "Handles are found as values in dicts, lists and tuples; or take the result with .compute()"
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes})
 # Their content is code, or lies in a file that is named: it does not change within a run.
 _LASTING = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, types.ModuleType, os.PathLike)
@@ -143,10 +144,7 @@ class Handle:
         )
 
     def __getstate__(self) -> NoReturn:
-        raise StageError(
-            f"{self!r} is in a set or an object, where nothing finds it: pass it as an argument, or in a dict, list or "
-            "tuple"
-        )
+        raise StageError(f"{self!r} is in a set or an object, where nothing finds it. {HANDLE_PLACES}")
 
 
 def _refusing(name: str) -> Callable[..., Any]:

@@ -16,8 +16,9 @@ from typing import Any
 from coffea_dirac import codecs, packs
 from coffea_dirac.calls import item_metadata
 from coffea_dirac.discovery import Window, digest_path, files_named
-from coffea_dirac.errors import CodecError, StoreError
+from coffea_dirac.errors import CodecError, StageError, StoreError
 from coffea_dirac.failures import chain, innermost, portable, user_line, with_retries
+from coffea_dirac.handles import HANDLE_PLACES, Handle
 from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
 from coffea_dirac.keeper import Keeper
 from coffea_dirac.reading import Opened, Reader, checked, is_known
@@ -301,6 +302,10 @@ def _receipt(
     try:
         payload = codecs.encode(out)
     except CodecError as error:
+        if error.type_name == f"{Handle.__module__}.{Handle.__qualname__}":
+            # Nothing would ever pull it there.
+            lost = StageError(f"process() returns a handle where it cannot be pulled: {error.path}. {HANDLE_PLACES}")
+            return Receipt(position, error=lost)
         return Receipt(position, value=out, not_kept=str(error), **common)
     if problem or not key:
         return Receipt(position, payload=(payload.codec, payload.data), not_kept=problem, **common)

@@ -1,0 +1,290 @@
+"""Stages inside a processor, under DiracExecutor and, wrapped, under coffea's own executors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scenario import write_nano
+
+pytestmark = pytest.mark.core
+
+ANALYSIS = """
+import awkward as ak
+from coffea import processor
+from coffea_dirac import stage
+
+
+def ran(name):
+    with open("ran.txt", "a") as f:
+        f.write(name + "\\n")
+
+
+@stage
+def a(events):
+    ran("a")
+    return {"pt": events.Jet.pt[events.Jet.pt > 30]}
+
+
+@stage
+def b(up):
+    ran("b")
+    return ak.sum(up["pt"], axis=1)
+
+
+@stage
+def c(events):
+    ran("c")
+    return events.Jet.eta * 1
+
+
+@stage
+def d(up):
+    ran("d")
+    return ak.num(up)
+
+
+@stage
+def y(left, right, scale):
+    ran("y")
+    return float(ak.sum(left)) * scale + float(ak.sum(right))
+
+
+class Analysis(processor.ProcessorABC):
+    def process(self, events):
+        # before
+        total = y(b(a(events)), d(c(events)), events.metadata["xsec"])
+        return {"sum": total, "by": {events.metadata["dataset"]: [total]}}
+
+    def postprocess(self, accumulator):
+        return accumulator
+"""
+DRIVER = """
+import json, sys, warnings
+warnings.simplefilter("ignore")
+from coffea import processor
+from coffea.nanoevents import NanoAODSchema
+from coffea_dirac import DiracExecutor, StageCache
+NanoAODSchema.warn_missing_crossrefs = False
+
+
+def main():
+    import analysis
+    how, work = sys.argv[1], analysis.Analysis()
+    if how in ("inline", "workers"):
+        options = {"inline": True} if how == "inline" else {"workers": 2}
+        executor = DiracExecutor(cache="cache", status=False, **options)
+    else:
+        work = work if how == "plain" else StageCache("cache").wrap(work)
+        kind = processor.FuturesExecutor if how == "futures" else processor.IterativeExecutor
+        executor = kind(status=False)
+    run = processor.Runner(executor=executor, chunksize=50, schema=NanoAODSchema, savemetrics=True)
+    fileset = {name: {"files": [f"{name}.root"], "metadata": {"xsec": x}} for name, x in (("ttbar", 1.0), ("wjets", 2.0))}
+    error = None
+    try:
+        out, metrics = run(fileset, work, treename="Events")
+    except Exception as e:
+        out, metrics, error = None, {"columns": []}, [type(e).__name__, str(e)]
+    report = getattr(run.executor, "report", None)
+    print("RESULT " + json.dumps({"out": out, "columns": sorted(metrics["columns"]), "error": error,
+        "stages": report and report.stages, "items": report and report.work_items}))
+
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+class Scene:
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._seed = folder, 0
+        (folder / "analysis.py").write_text(ANALYSIS)
+        (folder / "driver.py").write_text(DRIVER)
+        for seed, name in enumerate(("ttbar", "wjets")):
+            write_nano(folder / f"{name}.root", seed=seed)
+
+    def edit(self, old: str, new: str) -> None:
+        text = (self.folder / "analysis.py").read_text()
+        assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
+        (self.folder / "analysis.py").write_text(text.replace(old, new))
+
+    def run(self, how: str, *, dies: bool = False) -> dict[str, Any]:
+        """Run in a new process with another hash seed; return what it said, and which stages ran."""
+        (self.folder / "ran.txt").unlink(missing_ok=True)
+        self._seed += 1
+        done = subprocess.run(
+            [sys.executable, "driver.py", how],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONHASHSEED": str(self._seed)},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+        assert lines, done.stderr
+        found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+        path = self.folder / "ran.txt"
+        found["ran"] = dict(Counter(path.read_text().split())) if path.exists() else {}
+        if found["stages"] is not None and found["error"] is None and not dies:
+            computed = {name: n["computed"] for name, n in found["stages"].items() if n["computed"]}
+            assert computed == found["ran"], "the report and the stages disagree"
+        return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+ALL = {"a": 4, "b": 4, "c": 4, "d": 4, "y": 4}
+
+
+@pytest.mark.parametrize("how", ["inline", "workers", "iterative", "futures"])
+def test_an_edit_computes_what_depends_on_it_under_every_executor(scene: Scene, how: str) -> None:
+    plain = scene.run("plain")
+    cold = scene.run(how)
+    assert (cold["ran"], cold["out"], cold["columns"]) == (ALL, plain["out"], plain["columns"])
+    warm = scene.run(how)
+    assert (warm["ran"], warm["out"]) == ({}, plain["out"])
+    scene.edit("pt > 30", "pt > 25")
+    edited = scene.run(how)
+    assert edited["ran"] == {"a": 4, "b": 4, "y": 4}
+    assert edited["out"] == scene.run("plain")["out"] != plain["out"]
+    scene.edit("ak.num(up)", "2 * ak.num(up)")
+    assert scene.run(how)["ran"] == {"d": 4, "y": 4}
+    scene.edit("events.Jet.pt > 25", "25 < events.Jet.pt")
+    assert scene.run(how)["ran"] == {"a": 4}
+    scene.edit("* scale", "* 2 * scale")
+    last = scene.run(how)
+    assert last["ran"] == {"y": 4}
+    assert last["out"] == scene.run("plain")["out"]
+
+
+def test_metrics_name_the_columns_of_what_was_loaded(scene: Scene) -> None:
+    cold = scene.run("inline")
+    scene.edit("* scale", "* 2 * scale")
+    assert scene.run("inline")["columns"] == cold["columns"] != []
+
+
+def test_a_change_of_process_itself_computes_no_stage(scene: Scene) -> None:
+    first = scene.run("inline")
+    scene.edit("        # before\n", "        unused = 1\n")
+    again = scene.run("inline")
+    assert (again["ran"], again["items"]) == ({}, {"hits": 0, "misses": 4})
+    assert again["out"] == first["out"]
+
+
+BRANCHES = {
+    "metadata": 'if events.metadata["dataset"] == "ttbar":',
+    "fields": 'if "Jet" in events.fields and events.metadata["dataset"] == "ttbar":',
+    "hasattr": 'if hasattr(events, "Jet") and not hasattr(events, "Tau") and events.metadata["dataset"] == "ttbar":',
+    "length": 'if len(events) > 10 and events.metadata["dataset"] == "ttbar":',
+    "data": 'if ak.any(events.Jet.pt > 0) and events.metadata["dataset"] == "ttbar":',
+    "except": 'try:\n            found = len(events.Jet.pt)\n        except BaseException:\n            found = 0\n        if found and events.metadata["dataset"] == "ttbar":',
+}
+
+
+@pytest.mark.parametrize("which", sorted(BRANCHES))
+@pytest.mark.parametrize("how", ["inline", "iterative"])
+def test_a_processor_may_look_at_its_events_before_it_calls_stages(scene: Scene, how: str, which: str) -> None:
+    # Only ttbar goes through b, the other through d.
+    scene.edit(
+        '        total = y(b(a(events)), d(c(events)), events.metadata["xsec"])\n',
+        f"        {BRANCHES[which]}\n"
+        "            left = b(a(events))\n        else:\n            left = d(c(events))\n"
+        '        total = y(left, left, events.metadata["xsec"])\n',
+    )
+    plain = scene.run("plain")
+    cold = scene.run(how)
+    assert cold["error"] is None
+    assert (cold["ran"], cold["out"]) == ({"a": 2, "b": 2, "c": 2, "d": 2, "y": 4}, plain["out"])
+    scene.edit("* scale", "* 2 * scale")
+    assert scene.run(how)["ran"] == {"y": 4}
+
+
+def test_metadata_read_inside_a_stage_count_for_what_comes_from_it(scene: Scene) -> None:
+    scene.edit("return ak.num(up)", "return ak.num(up)  # d")
+    scene.edit(
+        '    ran("c")\n    return events.Jet.eta * 1',
+        '    ran("c")\n    return events.Jet.eta * events.metadata["xsec"]',
+    )
+    scene.edit("return ak.num(up)  # d", "return up")
+    first = scene.run("inline")
+    text = (scene.folder / "driver.py").read_text()
+    (scene.folder / "driver.py").write_text(text.replace('("wjets", 2.0)', '("wjets", 3.0)'))
+    again = scene.run("inline")
+    assert again["ran"] == {"c": 2, "d": 2, "y": 2}
+    assert again["out"] == scene.run("plain")["out"] != first["out"]
+
+
+@pytest.mark.parametrize("how", ["inline", "workers"])
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("b(a(events))", "b(a(events.Jet))", ["a(events=...)", "columns are not read yet", "`events` itself"]),
+        ("b(a(events))", "b(a(events[ak.num(events.Jet.pt) >= 0]))", ["a(events=...)", "columns are not read yet"]),
+        ("b(a(events))", "b(a(open('analysis.py')))", ["a(events=...)", "open file"]),
+        ("b(a(events))", "b(a(events))[0]", ["__getitem__()", "handle of b", ".compute()"]),
+        ("b(a(events))", "b(a(events)) + 1", ["__add__()", "handle of b", ".compute()"]),
+        ('return {"sum": total,', 'return {"sum": {total: 1},', ["handle of y"]),
+        ("return ak.num(up)", "return (n for n in up)", ["stage d", "generator", "@stage(keep=False)"]),
+        ("return ak.num(up)", "return object()", ["stage d", "no codec", "@stage(keep=False)"]),
+        ("return ak.sum(up", "up['pt'] = up['pt'] * 2\n    return ak.sum(up", ["stage b", "changes its argument up"]),
+        ("return ak.num(up)", "return len(d(up))", ["stage d", "is called while it runs"]),
+        (
+            "return ak.num(up)",
+            "raise ValueError('no luck')",
+            ["no luck", "analysis.py", "ttbar.root", "entries 0 to 50"],
+        ),
+    ],
+)
+def test_what_cannot_be_kept_is_named_and_nothing_else_is_lost(
+    scene: Scene, how: str, old: str, new: str, words: list[str]
+) -> None:
+    scene.edit(old, new)
+    found = scene.run(how)
+    assert found["error"] is not None
+    assert [word for word in words if word not in found["error"][1]] == []
+    scene.edit(new, old)
+    mended = scene.run(how)
+    assert mended["error"] is None
+    if "stage d" in words or "no luck" in words:
+        assert mended["ran"].get("c", 0) < 4, "what was finished before the error is kept"
+
+
+def test_a_file_that_has_vanished_is_named(scene: Scene) -> None:
+    scene.edit("b(a(events))", "b(a(events), File('cuts.json'))")
+    scene.edit("def b(up):", "def b(up, cuts):")
+    scene.edit("from coffea_dirac import stage", "from coffea_dirac import File, stage")
+    found = scene.run("inline")
+    assert found["error"] is not None
+    assert "File('cuts.json') cannot be read" in found["error"][1]
+
+
+def test_a_worker_killed_between_two_stages_leaves_the_first_one_done(scene: Scene) -> None:
+    kill = (
+        "return ak.num(up)\n\n\n"
+        "def die():\n    import os, time\n    if not os.path.exists('killed.txt'):\n"
+        "        open('killed.txt', 'w').close()\n        os.kill(os.getpid(), 9)\n"
+    )
+    scene.edit("return ak.num(up)", kill)
+    scene.edit('    ran("y")\n', '    ran("y")\n    die()\n')
+    found = scene.run("workers", dies=True)
+    assert (scene.folder / "killed.txt").exists()
+    assert found["error"] is None
+    assert found["out"] == scene.run("plain")["out"]
+
+
+def test_without_a_cache_stages_run_once_each(scene: Scene) -> None:
+    text = (scene.folder / "driver.py").read_text()
+    (scene.folder / "driver.py").write_text(text.replace('cache="cache"', "cache=None"))
+    scene.edit('"by": {', '"again": y(b(a(events)), d(c(events)), events.metadata["xsec"]), "by": {')
+    found = scene.run("inline")
+    assert found["ran"] == ALL
+    assert found["out"] == scene.run("plain")["out"]
