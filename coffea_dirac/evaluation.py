@@ -30,7 +30,15 @@ class Blocked(Exception):  # noqa: N818 - no error: another worker can run it
 
     def __init__(self, handles: Iterable[Handle]) -> None:
         self.handles = tuple(handles)
-        super().__init__(f"{len(self.handles)} stages need another worker")
+        needs = ", ".join(sorted({f"{h.stage.name} {h.stage.resources}" for h in self.handles}))
+        super().__init__(
+            f"stages need what this worker does not have: {needs}. All else of this work item is done and kept. Start all "
+            'workers with it (dask worker --resources "GPU=1", LocalCluster(resources={"GPU": 1})), or run in this '
+            "process with DiracExecutor(inline=True)"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RuntimeError, (str(self),)
 
 
 @dataclass(slots=True)

@@ -250,6 +250,7 @@ class _Item:
             len(item),
             _facts(item),
             ignored,
+            has_resources,
         )
         processor = StagedProcessor(task.call.processor, self.window, place, _templates(task), self._keeper, self._note)
         self.outcomes = processor.outcomes
@@ -261,6 +262,17 @@ class _Item:
 
 
 _NEEDS_DATA = object()
+
+
+def has_resources(wanted: Mapping[str, float]) -> bool:
+    """Whether this worker has been started with such resources; a process that is no worker has what the machine has."""
+    from distributed import get_worker
+
+    try:
+        here = get_worker().state.total_resources
+    except ValueError:
+        return True
+    return all(here.get(name, 0) >= amount for name, amount in wanted.items())
 
 
 def _facts(item: Any) -> dict[str, Json]:

@@ -258,6 +258,18 @@ def test_what_cannot_be_kept_is_named_and_nothing_else_is_lost(
         assert mended["ran"].get("c", 0) < 4, "what was finished before the error is kept"
 
 
+def test_a_stage_that_needs_what_the_workers_lack_says_so_and_the_others_are_done(scene: Scene) -> None:
+    scene.edit("@stage\ndef d", '@stage(resources={"GPU": 1})\ndef d')
+    found = scene.run("workers")
+    assert found["error"] is not None
+    assert [word for word in ("d {'GPU': 1}", "--resources", "inline=True") if word not in found["error"][1]] == []
+    assert {name for name in found["ran"]} == {"a", "b", "c"}
+    inline = scene.run("inline")
+    assert inline["out"] == scene.run("plain")["out"]
+    assert inline["ran"]["d"] == 4
+    assert inline["ran"].get("b", 0) < 4
+
+
 def test_a_file_that_has_vanished_is_named(scene: Scene) -> None:
     scene.edit("b(a(events))", "b(a(events), File('cuts.json'))")
     scene.edit("def b(up):", "def b(up, cuts):")
