@@ -32,8 +32,8 @@ class Blocked(Exception):  # noqa: N818 - no error: another worker can run it
         self.handles = tuple(handles)
         needs = ", ".join(sorted({f"{h.stage.name} {h.stage.resources}" for h in self.handles}))
         super().__init__(
-            f"stages need what this worker does not have: {needs}. All else of this work item is done and kept. Start all "
-            'workers with it (dask worker --resources "GPU=1", LocalCluster(resources={"GPU": 1})), or run in this '
+            f"stages need what this worker does not have: {needs}. All else of this work item is done and kept. Start "
+            'all workers with it (dask worker --resources "GPU=1", LocalCluster(resources={"GPU": 1})), or run in this '
             "process with DiracExecutor(inline=True)"
         )
 

@@ -265,7 +265,7 @@ _NEEDS_DATA = object()
 
 
 def has_resources(wanted: Mapping[str, float]) -> bool:
-    """Whether this worker has been started with such resources; a process that is no worker has what the machine has."""
+    """Whether this worker has been started with such resources; a process that is no worker has all."""
     from distributed import get_worker
 
     try:

@@ -263,7 +263,7 @@ def test_a_stage_that_needs_what_the_workers_lack_says_so_and_the_others_are_don
     found = scene.run("workers")
     assert found["error"] is not None
     assert [word for word in ("d {'GPU': 1}", "--resources", "inline=True") if word not in found["error"][1]] == []
-    assert {name for name in found["ran"]} == {"a", "b", "c"}
+    assert set(found["ran"]) == {"a", "b", "c"}
     inline = scene.run("inline")
     assert inline["out"] == scene.run("plain")["out"]
     assert inline["ran"]["d"] == 4
