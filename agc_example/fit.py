@@ -20,9 +20,11 @@ import uproot
 
 from agc_example.output import STACK
 
-REGIONS = ("4j1b", "4j2b")
-LOWEST, WIDTH = 110.0, 40.0
-"""Where the fit begins, and the width of its bins, GeV: finer ones fluctuate too much."""
+LOWEST = {"4j1b": 150.0, "4j2b": 110.0}
+"""Region -> where the fit begins, GeV: with less there are hardly any events, and variations that are no small ones."""
+WIDTH = 40.0
+"""Width of the bins of the fit, GeV: finer ones fluctuate too much."""
+REGIONS = tuple(LOWEST)
 LUMINOSITY_UNCERTAINTY = 0.03
 """Relative uncertainty of the luminosity (AGC ttbar task)."""
 _OF_TTBAR = {"ME_variation": "ME_var", "PS_variation": "PS_var"}
@@ -63,7 +65,7 @@ def fit(path: Path) -> Fitted:
         There is no ttbar or no pseudodata in one of the regions, the bins do not suit, or the fit does not converge.
     """
     with uproot.open(path) as file:
-        coarse = {name: _rebinned(histogram.to_hist()) for name, histogram in file.items(cycle=False)}
+        coarse = {name: _rebinned(histogram.to_hist(), LOWEST[name[:4]]) for name, histogram in file.items(cycle=False)}
     for region in REGIONS:
         if lacking := {f"{region}_ttbar", f"{region}_pseudodata"} - coarse.keys():
             raise FitError(
@@ -76,21 +78,21 @@ def fit(path: Path) -> Fitted:
         return _fitted(configuration(set(coarse), Path(folder)))
 
 
-def _rebinned(histogram: hist.Hist) -> hist.Hist:
+def _rebinned(histogram: hist.Hist, lowest: float) -> hist.Hist:
     width = float(histogram.axes[0].widths[0])
     factor = round(WIDTH / width)
     if factor < 1 or abs(factor * width - WIDTH) > 1e-9 * WIDTH:
         raise FitError(f"bins of {width:g} GeV do not make bins of {WIDTH:g} GeV: choose a width that divides it")
-    return histogram[hist.loc(LOWEST) :: hist.rebin(factor)]
+    return histogram[hist.loc(lowest) :: hist.rebin(factor)]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Let cabinetry and pyhf say only what is an error: they comment on each bin without events."""
+    """Let cabinetry and pyhf be silent: they comment on each bin without events, and what fails is raised."""
     loggers = [logging.getLogger(name) for name in ("cabinetry", "pyhf")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
@@ -124,20 +126,20 @@ def configuration(names: set[str], folder: Path) -> dict[str, Any]:
 
 
 def _systematics(samples: list[dict[str, Any]], names: set[str]) -> Iterator[dict[str, Any]]:
-    up, down = {"Up": LUMINOSITY_UNCERTAINTY}, {"Down": -LUMINOSITY_UNCERTAINTY}
     processes = [sample["Name"] for sample in samples]
     yield {
         "Name": "luminosity",
         "Type": "Normalization",
         "Samples": processes,
-        "Up": {"Normalization": up["Up"]},
-        "Down": {"Normalization": down["Down"]},
+        "Up": {"Normalization": LUMINOSITY_UNCERTAINTY},
+        "Down": {"Normalization": -LUMINOSITY_UNCERTAINTY},
     }
+    wanted: list[tuple[str, list[str], str, str | None]]
     wanted = [(name, ["ttbar"], variation, None) for name, variation in _OF_TTBAR.items()]
-    wanted += [("ttbar_scale", ["ttbar"], "scaleup", "scaledown")]  # type: ignore[list-item]
+    wanted += [("ttbar_scale", ["ttbar"], "scaleup", "scaledown")]
     wanted += [(name, processes, variation, None) for name, variation in _OF_JETS.items()]
-    wanted += [(name, processes, f"{v}_up", f"{v}_down") for name, v in _OF_WEIGHTS.items()]  # type: ignore[misc]
-    wanted += [("wjets_scale", ["wjets"], "scale_var_up", "scale_var_down")]  # type: ignore[list-item]
+    wanted += [(name, processes, f"{v}_up", f"{v}_down") for name, v in _OF_WEIGHTS.items()]
+    wanted += [("wjets_scale", ["wjets"], "scale_var_up", "scale_var_down")]
     regions = {sample["Name"]: sample["Regions"] for sample in samples}
     for name, of_processes, higher, lower in wanted:
         templates = [variation for variation in (higher, lower) if variation]
@@ -159,17 +161,23 @@ def _systematics(samples: list[dict[str, Any]], names: set[str]) -> Iterator[dic
 
 def _fitted(config: dict[str, Any]) -> Fitted:
     import cabinetry
+    import pyhf
 
     cabinetry.templates.collect(config, method="uproot")
     cabinetry.templates.postprocess(config)
     model, data = cabinetry.model_utils.model_and_data(cabinetry.workspace.build(config))
-    try:
-        found = cabinetry.fit.fit(model, data)
-    except Exception as error:
+    # Neither strategy of minuit converges always; whether one did is checked each time.
+    for strategy in (1, 0):
+        try:
+            found = cabinetry.fit.fit(model, data, strategy=strategy, maxiter=20_000)
+            break
+        except pyhf.exceptions.FailedMinimization as error:
+            reason = error
+    else:
         raise FitError(
-            f"the fit does not converge ({type(error).__name__}: {error}): with few events the templates fluctuate; "
+            "the fit does not converge with either strategy of minuit: with few events the templates fluctuate; "
             "process more of them"
-        ) from error
+        ) from reason
     values = {
         label: (float(value), float(uncertainty))
         for label, value, uncertainty in zip(found.labels, found.bestfit, found.uncertainty, strict=True)
