@@ -12,6 +12,8 @@ import uproot
 from agc_example import fit
 from agc_example.fit import FitError
 
+# pyhf asks jsonschema for what newer ones do otherwise.
+pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
 SHAPE = {"4j1b": 5000 * np.exp(-np.arange(25) / 8.0), "4j2b": 4000 * np.exp(-(((np.arange(25) - 6) / 5.0) ** 2)) + 50}
 FLAT = np.full(25, 300.0)
 
