@@ -52,6 +52,7 @@ def main() -> None:
     }
     (OUTPUT / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     show([*runs, *on_real_file])
+    say_fit(OUTPUT / "cold" / "histograms.root")
     show_edits(edited_rows)
     say("done; the same numbers are in agc_example/output/summary.json")
 
@@ -139,6 +140,16 @@ def show(runs: list[dict[str, Any]]) -> None:
         for path in one["written"]:
             if path.endswith(".png"):
                 console.print(f"  {Path(path).relative_to(HERE.parent)}", highlight=False, soft_wrap=True)
+
+
+def say_fit(histograms: Path) -> None:
+    """Fit the cross section of ttbar to the pseudodata, and say what came out."""
+    from agc_example.fit import FitError, fit
+
+    try:
+        say(f"fit to pseudodata: {fit(histograms)}")
+    except FitError as error:
+        say(f"no fit: {error}")
 
 
 def edit_table() -> list[dict[str, Any]]:

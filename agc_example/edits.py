@@ -67,7 +67,7 @@ def _another_model(folder: Path) -> None:
     path = folder / "models" / "even.json"
     model = json.loads(path.read_text())
     tree = model["learner"]["gradient_booster"]["model"]["trees"][0]
-    tree["split_conditions"] = [value * 1.01 for value in tree["split_conditions"]]
+    tree["split_conditions"] = [value * 1.3 for value in tree["split_conditions"]]
     path.write_text(json.dumps(model))
 
 
