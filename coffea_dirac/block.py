@@ -101,6 +101,8 @@ class Wrapped(ProcessorABC):  # type: ignore[misc]
         Where results are kept; its URL travels, not what it has open.
     """
 
+    wraps_for_stages = True
+
     def __init__(self, inner: Any, cache: Cache) -> None:
         if not callable(getattr(inner, "process", inner)):
             raise ConfigurationError(

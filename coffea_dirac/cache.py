@@ -143,6 +143,10 @@ class StageCache:
     def __reduce__(self) -> tuple[Any, ...]:
         return functools.partial(type(self), quota=self.quota_bytes), (self.store,)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a fingerprint has of a processor that holds a cache: nothing, as a place changes no result."""
+        return {}
+
     def begin(self) -> str:
         """Read what is in the store and open a session; return its name, empty if the store cannot be written."""
         self._problem, self._session, self._rows, self._used = "", "", [], []

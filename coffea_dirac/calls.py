@@ -130,8 +130,9 @@ def _unpack(processor: Any) -> Any:
     import lz4.frame
 
     if isinstance(processor, bytes):
-        return cloudpickle.loads(lz4.frame.decompress(processor))
-    return processor
+        processor = cloudpickle.loads(lz4.frame.decompress(processor))
+    # What cache.wrap() does for other executors, this one does itself.
+    return processor.inner if hasattr(type(processor), "wraps_for_stages") else processor
 
 
 def item_metadata(item: Any) -> dict[str, Any]:

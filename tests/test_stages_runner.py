@@ -80,6 +80,10 @@ def main():
     if how in ("inline", "workers"):
         options = {"inline": True} if how == "inline" else {"workers": 2}
         executor = DiracExecutor(cache="cache", status=False, **options)
+    elif how == "wrapped inline":
+        cache = StageCache("cache")
+        executor, work = DiracExecutor(cache=cache, status=False, inline=True), cache.wrap(work)
+        work.inner.cache = cache
     else:
         work = work if how == "plain" else StageCache("cache").wrap(work)
         kind = processor.FuturesExecutor if how == "futures" else processor.IterativeExecutor
@@ -164,6 +168,12 @@ def test_an_edit_computes_what_depends_on_it_under_every_executor(scene: Scene, 
     last = scene.run(how)
     assert last["ran"] == {"y": 4}
     assert last["out"] == scene.run("plain")["out"]
+
+
+def test_a_processor_that_is_wrapped_or_holds_a_cache_is_the_same_for_dirac_executor(scene: Scene) -> None:
+    assert scene.run("wrapped inline")["items"] == {"hits": 0, "misses": 4}
+    again = scene.run("wrapped inline")
+    assert (again["ran"], again["items"]) == ({}, {"hits": 4, "misses": 0})
 
 
 def test_metrics_name_the_columns_of_what_was_loaded(scene: Scene) -> None:
