@@ -1,0 +1,120 @@
+"""What stages cost and save: one call, and the ttbar analysis after the usual edits against itself without cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from agc_example.edits import EDITS, Edit, copy_of_package
+from agc_example.generate import generate
+from benchmarks.pairs import Line
+
+CALLS, TARGET_US = 20_000, 50.0
+EVENTS, CHUNKSIZE = 20_000, 10_000
+TARGETS = {
+    "nothing": 0.03,
+    "comment": 0.06,
+    "binning": 0.08,
+    "weight systematic": 0.12,
+    "observable": 0.15,
+    "model file": 0.2,
+    "add a kinematic variation": 0.35,
+    "undo": 0.03,
+}
+"""Edit -> at most so much of the processor time of the edited code without cache."""
+DRIVER = """
+import json, sys, time
+from pathlib import Path
+from coffea import processor
+from coffea.nanoevents import NanoAODSchema
+from agc_example.analysis import TtbarAnalysis
+from agc_example.inputs import fileset_from
+from coffea_dirac import DiracExecutor
+NanoAODSchema.warn_missing_crossrefs = False
+inputs, cache, chunksize = sys.argv[1:]
+executor = DiracExecutor(cache=cache or None, inline=True, status=False)
+run = processor.Runner(executor=executor, schema=NanoAODSchema, chunksize=int(chunksize), metadata_cache={})
+fileset, analysis = fileset_from(Path(inputs)), TtbarAnalysis(use_ml=True)
+started = time.process_time()
+out = run(fileset, analysis, treename="Events")
+print("CPU", time.process_time() - started, sum(out["events"].values()))
+"""
+
+
+def call_us(calls: int) -> float:
+    """Return the microseconds that one call of a stage takes, with two arguments of which one is a handle."""
+    from coffea_dirac import StageCache, stage
+
+    @stage
+    def add(x: object, y: int) -> object:
+        return (x, y)
+
+    with tempfile.TemporaryDirectory() as folder, StageCache(folder):
+        first = add(0, 0)
+        started = time.perf_counter()
+        for n in range(calls):
+            add(first, n)
+        return (time.perf_counter() - started) / calls * 1e6
+
+
+def cpu_s(folder: Path, inputs: Path, cache: Path | None, chunksize: int) -> float:
+    """Return the processor time of the Runner's call in a new process, with the copy of the analysis in `folder`."""
+    command = [sys.executable, "-W", "ignore", "-c", DRIVER, str(inputs), str(cache or ""), str(chunksize)]
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{Path.cwd()}", "AGC_EXECUTIONS": os.devnull}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=1800)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return float(done.stdout.rpartition("CPU ")[2].split()[0])
+
+
+def lines(*, calls: int = CALLS, events: int = EVENTS, chunksize: int = CHUNKSIZE) -> list[Line]:
+    """Measure, and return the table's lines."""
+    each = median(call_us(calls) for _ in range(5))
+    found = [
+        Line(
+            "call of a stage",
+            f"{each:.0f} µs",
+            "-",
+            f"{calls:,} calls, 5 times",
+            f"under {TARGET_US:.0f} µs",
+            each < TARGET_US,
+        )
+    ]
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place)
+        inputs = absolute(generate(root / "data", files=1, events=events))
+        for number, edit in enumerate((Edit("first run"), *(edit for edit in EDITS if edit.name in TARGETS))):
+            folder = root / str(number)
+            edit.change(copy_of_package(folder))
+            with_cache = cpu_s(folder, inputs, root / "cache", chunksize)
+            without = cpu_s(folder, inputs, None, chunksize)
+            target = TARGETS.get(edit.name)
+            found.append(
+                Line(
+                    f"AGC in stages, {9 * events:,} events, CPU of the Runner's call: {edit.name}",
+                    f"{with_cache:.2f} s",
+                    f"{without:.2f} s without cache",
+                    f"{with_cache / without:.3f}",
+                    "-" if target is None else f"at most {target}",
+                    target is None or with_cache <= target * without,
+                )
+            )
+    return found
+
+
+def absolute(inputs: Path) -> Path:
+    """Write the list of inputs with whole paths beside itself, and return where."""
+    fileset = json.loads(inputs.read_text())
+    for variations in fileset.values():
+        for sample in variations.values():
+            for file in sample["files"]:
+                file["path"] = str(inputs.parent / file["path"])
+    path = inputs.with_name("whole_paths.json")
+    path.write_text(json.dumps(fileset))
+    return path
