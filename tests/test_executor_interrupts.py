@@ -102,8 +102,9 @@ def test_ctrl_c_keeps_and_returns_what_is_finished_and_says_how_to_go_on(
 ) -> None:
     sound = scenario.run(cache=None, runner={"chunksize": 10})
     (scenario.folder / "ran.txt").unlink()
-    process = start(scenario, env={"WAIT_AT": "two.root:50"}, **options)
-    wait_for(lambda: "two.root:50" in ran(scenario))
+    # The last one: no other waits behind it in a bundle.
+    process = start(scenario, env={"WAIT_AT": "two.root:90"}, **options)
+    wait_for(lambda: "two.root:90" in ran(scenario))
     if "workers" in options:
         wait_for(lambda: len(ran(scenario)) == ITEMS)
     process.send_signal(signal.SIGINT)

@@ -219,7 +219,7 @@ def test_end_of_the_lifeline_ends_the_job_even_while_its_parent_lives(service: L
     assert lifeline_end is not None
     lifeline_end.close()
     wait_until(lambda: service.status([job])[job] == "failed", timeout_s=GONE_S, what="the job's end")
-    assert is_gone(child)
+    wait_until(lambda: is_gone(child), timeout_s=GONE_S, what="the end of the job's child")
 
 
 def test_forked_child_of_a_killed_submitter_does_not_keep_its_jobs_alive(tmp_path: Path) -> None:
