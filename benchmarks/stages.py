@@ -73,8 +73,10 @@ def cpu_s(folder: Path, inputs: Path, cache: Path | None, chunksize: int) -> flo
     return float(done.stdout.rpartition("CPU ")[2].split()[0])
 
 
-def lines(*, calls: int = CALLS, events: int = EVENTS, chunksize: int = CHUNKSIZE) -> list[Line]:
-    """Measure, and return the table's lines."""
+def lines(
+    *, calls: int = CALLS, events: int = EVENTS, chunksize: int = CHUNKSIZE, names: tuple[str, ...] = tuple(TARGETS)
+) -> list[Line]:
+    """Measure, and return the table's lines; `names` are those of the edits."""
     each = median(call_us(calls) for _ in range(5))
     found = [
         Line(
@@ -89,7 +91,7 @@ def lines(*, calls: int = CALLS, events: int = EVENTS, chunksize: int = CHUNKSIZ
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         inputs = absolute(generate(root / "data", files=1, events=events))
-        for number, edit in enumerate((Edit("first run"), *(edit for edit in EDITS if edit.name in TARGETS))):
+        for number, edit in enumerate((Edit("first run"), *(edit for edit in EDITS if edit.name in names))):
             folder = root / str(number)
             edit.change(copy_of_package(folder))
             with_cache = cpu_s(folder, inputs, root / "cache", chunksize)
