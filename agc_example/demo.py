@@ -170,11 +170,9 @@ def show_edits(edited: list[dict[str, Any]]) -> None:
     table = Table(title="What an edit costs", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in ("edit", "stages: loaded", "computed", "cut", "ran", "stages s", "run s"):
         table.add_column(heading, justify="left" if heading == "edit" else "right", no_wrap=True)
-    table.add_column("which", overflow="fold")
     for row in edited:
-        which = ", ".join(f"{n} {name}" for name, n in row["computed_stages"].items())
         numbers = (row["loaded"], row["computed"], row["cut"], row["executions"])
-        table.add_row(row["edit"], *map(str, numbers), f"{row['stage_s']:.1f}", f"{row['wall_s']:.1f}", which)
+        table.add_row(row["edit"], *map(str, numbers), f"{row['stage_s']:.1f}", f"{row['wall_s']:.1f}")
     console.print(table)
 
 
