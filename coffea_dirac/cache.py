@@ -20,6 +20,7 @@ from coffea_dirac import codecs, housekeeping, packs
 from coffea_dirac.errors import CodecError, ConfigurationError, CorruptRecordError, StoreError
 from coffea_dirac.fingerprint import Ingredients, diff
 from coffea_dirac.interfaces import Json, Outcome, Record, Row, Store
+from coffea_dirac.planning import Forecast, Planned, Question, asking
 from coffea_dirac.redact import tree_without_secrets
 from coffea_dirac.report import Report
 from coffea_dirac.stores import LocalStore, open_store
@@ -132,6 +133,60 @@ class StageCache:
         from coffea_dirac.block import Wrapped
 
         return Wrapped(processor, self)
+
+    def plan(
+        self, run: Any, fileset: Any, processor: Any, treename: str | None = None, *, templates: bool = True
+    ) -> Forecast:
+        """Return what ``run(fileset, processor, treename)`` would load and compute, with this cache.
+
+        Nothing is processed or written, and no worker is started; files whose number of entries is not known are
+        opened.  Of work items that are not kept ``process`` is called here, on a copy of the processor and without
+        data, to see which of its stages are.
+
+        Parameters
+        ----------
+        run : coffea.processor.Runner
+            With a `DiracExecutor`.
+        fileset, processor, treename
+            As for `run`.
+        templates : bool
+            False: call no user code here; which stages are kept is then seen at the workers.
+
+        Returns
+        -------
+        Forecast
+            ``counts``, ``stages`` and ``reasons`` as a report has them, ``seconds_saved``, ``seconds_to_spend``.
+            ``counts["computed"]`` is what the run's report has as computed and as cut, together.
+
+        Raises
+        ------
+        ConfigurationError
+            `run` has another executor.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from coffea.processor import Runner
+        >>> from coffea_dirac import DiracExecutor
+        >>> cache = StageCache(tempfile.mkdtemp())
+        >>> run = Runner(executor=DiracExecutor(cache=cache))
+        >>> cache.plan(run, {}, lambda events: {"n": len(events)}, treename="Events").counts
+        {'loaded': 0, 'computed': 0, 'cut': 0}
+        """
+        executor = getattr(run, "executor", None)
+        if all(kind.__name__ != "DiracExecutor" for kind in type(executor).__mro__):
+            raise ConfigurationError(
+                f"cache.plan(run, ...) takes a Runner with a DiracExecutor, not {type(executor or run).__name__}: "
+                "Runner(executor=DiracExecutor(cache=cache), ...)"
+            )
+        named = {} if treename is None else {"treename": treename}
+        try:
+            with asking(Question(self.store, templates)):
+                run(fileset, processor, **named)
+        except Planned as planned:
+            found: Forecast = planned.answer
+            return found
+        return Forecast()
 
     def twin(self) -> StageCache:
         """Return another cache over the same store, with a session of its own."""

@@ -1,7 +1,8 @@
 """(free slots, pending work) -> assignments: pure functions that say which work items go together and when.
 
 A bundle is a run of neighbouring work items of one file.  While the cost of an item is unknown bundles hold one item;
-then they hold about `BUNDLE_SECONDS` of work, and less towards the end so that all slots finish together.
+then they hold about `BUNDLE_SECONDS` of work, and less towards the end so that all slots finish together, but not
+less than `LEAST_SECONDS`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from itertools import groupby
 from typing import Any
 
 BUNDLE_SECONDS = 15.0
+# Each bundle costs some 50 ms of its own: so much work at least, if that is known.
+LEAST_SECONDS = 0.2
 WINDOW = 2
 
 
@@ -80,6 +83,6 @@ def bundle_size(pending: int, *, slots: int, seconds_per_item: float | None) -> 
     """
     if seconds_per_item is None:
         return 1
-    by_time = int(BUNDLE_SECONDS / max(seconds_per_item, 1e-6))
-    by_share = -(-pending // (slots * WINDOW * 2))
-    return max(1, min(by_time, by_share))
+    seconds = max(seconds_per_item, 1e-6)
+    by_share = max(-(-pending // (slots * WINDOW * 2)), int(LEAST_SECONDS / seconds))
+    return max(1, min(int(BUNDLE_SECONDS / seconds), by_share))

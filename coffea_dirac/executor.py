@@ -12,9 +12,11 @@ from coffea.processor.executor import ExecutorBase
 from coffea_dirac.cache import StageCache, default_cache, memo_place
 from coffea_dirac.calls import ProcessingCall, parse
 from coffea_dirac.errors import ConfigurationError
+from coffea_dirac.forecast import forecast
 from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.other_calls import process_plain, read_metadata
 from coffea_dirac.plan import Run
+from coffea_dirac.planning import ASKED, Planned
 from coffea_dirac.report import Report, Skipped
 from coffea_dirac.run import Processing
 from coffea_dirac.workers import Workers
@@ -173,6 +175,8 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
             holder.told.add("defaults")
             say_defaults(self.cache, holder.workers)
         if isinstance(call, ProcessingCall):
+            if (question := ASKED.get()) is not None:
+                raise Planned(forecast(run, call, found, question))
             holder.report = Report()
             skipped, holder.skipped = holder.skipped, {}
             processing = holder.processing = Processing(run, call, holder.report)

@@ -71,6 +71,9 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         Takes a text for the user.
     """
 
+    evaluator_class = Evaluator
+    """What pulls the handles."""
+
     def __init__(
         self,
         inner: Any,
@@ -84,7 +87,7 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         self.columns: Callable[[], Iterable[str]] = tuple
         where = Place(self._digest, place.info, place.ignored, lambda: self.columns(), place.can_run)
         self.source = ItemSource(place.source, self._no_data)
-        self._evaluator = Evaluator(keeper, where, note)
+        self._evaluator = self.evaluator_class(keeper, where, note)
         self._graph = Graph(templates, self._evaluator.value, self.source)
 
     @property

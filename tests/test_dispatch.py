@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coffea_dirac.dispatch import BUNDLE_SECONDS, Pending, bundle_size
+from coffea_dirac.dispatch import BUNDLE_SECONDS, LEAST_SECONDS, Pending, bundle_size
 
 pytestmark = pytest.mark.core
 
@@ -32,7 +32,8 @@ def test_bundles_are_bounded_by_time() -> None:
     assert bundle_size(10_000, slots=1, seconds_per_item=BUNDLE_SECONDS / 3) == 3
 
 
-def test_bundles_get_smaller_towards_the_end() -> None:
-    sizes = [bundle_size(n, slots=2, seconds_per_item=0.01) for n in (800, 80, 8, 1)]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] == 1
+def test_bundles_get_smaller_towards_the_end_but_not_smaller_than_what_pays() -> None:
+    assert [bundle_size(n, slots=2, seconds_per_item=1.0) for n in (80, 40, 8, 1)] == [10, 5, 1, 1]
+    sizes = [bundle_size(n, slots=2, seconds_per_item=0.01) for n in (800, 240, 80, 1)]
+    assert sizes == [100, 30, 20, 20]
+    assert sizes[-1] * 0.01 == LEAST_SECONDS
