@@ -1,8 +1,7 @@
 """One open file for a whole bundle: our own form of ``Runner._work_function`` for the layout we know.
 
 coffea opens the file anew for each work item, which for many small items costs as much as the work.  `Reader` opens
-it once
-and hands the same events to the processor; a layout it does not know goes to coffea's function, item by item.
+it once and hands the same events to the processor; a layout it does not know goes to coffea's function, item by item.
 
 The forms of a tree's branches are the same for all its entries, and coffea takes as long to ask a thousand branches for
 them as for all else before ``process``.  So they are asked once per open file.
@@ -78,9 +77,7 @@ class Reader:
             events = self._events(file, item, metadata, columns)
         except Exception as error:
             raise ReadError(_failed("Failed creating nanoevents", item, error)) from error
-        return Opened(
-            events, lambda: _column_names(columns), lambda: int(file.file.source.num_requested_bytes - before)
-        )
+        return Opened(events, _Columns(columns).names, lambda: int(file.file.source.num_requested_bytes - before))
 
     def _opened(self, item: Any) -> Any:
         import uproot
@@ -174,7 +171,16 @@ def is_known(call: ProcessingCall) -> bool:
     )
 
 
-def _column_names(columns: list[Any]) -> set[str]:
-    from coffea.nanoevents.util import key_to_tuple
+class _Columns:
+    """The names in an access log that only grows; it is asked after every stage."""
 
-    return {f"{c.branch}-{key_to_tuple(c.buffer_key)[3]}" for c in columns}
+    def __init__(self, log: list[Any]) -> None:
+        self._log, self._n_seen, self._names = log, 0, set[str]()
+
+    def names(self) -> set[str]:
+        from coffea.nanoevents.util import key_to_tuple
+
+        new = self._log[self._n_seen :]
+        self._n_seen += len(new)
+        self._names.update(f"{c.branch}-{key_to_tuple(c.buffer_key)[3]}" for c in new)
+        return set(self._names)

@@ -61,6 +61,23 @@ def test_a_later_work_item_of_a_file_has_the_events_that_it_has_alone(
                 assert len(found.columns()) > 2
 
 
+def test_columns_are_those_read_so_far_however_often_they_are_asked_for(tmp_path: Path) -> None:
+    path = write_nano(tmp_path / "nano.root")
+    with Reader(_call(NanoAODSchema)) as reader:
+        found = reader.open(_item(path, 0, 20), {})
+        before = found.columns()
+        before.add("of the one who asked")
+        ak.materialize(found.events.Jet.pt)
+        after = found.columns()
+        ak.materialize(found.events.Jet.eta)
+        last = found.columns()
+    assert "of the one who asked" not in after
+    assert any(name.startswith("Jet_pt") for name in after)
+    assert not any(name.startswith("Jet_eta") for name in after)
+    assert last > after
+    assert any(name.startswith("Jet_eta") for name in last)
+
+
 def test_a_later_work_item_of_an_rntuple_has_the_events_that_it_has_alone(tmp_path: Path) -> None:
     with uproot.recreate(tmp_path / "flat.root") as file:
         file.mkrntuple("Events", {"x": "f8"}).extend({"x": np.arange(30.0)})
