@@ -12,6 +12,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ class StageCache:
         self._used: list[Row] = []
         self._told: set[str] = set()
         self._whys: dict[tuple[str, str], Mapping[str, Json]] = {}
+        self._arguments: dict[str, dict[str, set[str]]] = {}
         self._block: Any = None
         self.report = Report()
         """What the last ``with`` block did, or what wrapped processors did in this process."""
@@ -205,7 +207,7 @@ class StageCache:
     def begin(self) -> str:
         """Read what is in the store and open a session; return its name, empty if the store cannot be written."""
         self._problem, self._session, self._rows, self._used = "", "", [], []
-        self._index, self._told, self._whys = None, set(), {}
+        self._index, self._told, self._whys, self._arguments = None, set(), {}, {}
         self._guard(self._refresh)
         if not self._problem:
             self._guard(self._open)
@@ -403,12 +405,31 @@ class StageCache:
         found = []
         for outcome in outcomes:
             reason = dict(outcome.reason or {})
-            template = str(reason.pop("template", ""))
+            template, arguments = str(reason.pop("template", "")), reason.pop("arguments", {})
             if template in ingredients and reason.get("reason") == "new input":
                 why = self._why_template(outcome.stage, template, ingredients[template])
                 reason = reason if why["reason"] == "new input" else dict(why)
+            if arguments and reason == {"reason": "new input"}:
+                reason = self._new_argument(outcome.stage, arguments) or reason
             found.append(replace(outcome, reason=reason or None))
         return found
+
+    def _new_argument(self, stage: str, arguments: Mapping[str, str]) -> dict[str, Json] | None:
+        """Return which argument of a stage has a value that none of its records has, None if there is none."""
+        if stage not in self._arguments:
+            known: dict[str, set[str]] = {}
+            of_now = {row.pack for row in self._rows}
+            with suppress(StoreError):
+                for row in self._found_index():
+                    if row.info.get("stage") == stage and row.pack not in of_now:
+                        for name, digest in row.info.get("arguments", {}).items():
+                            known.setdefault(name, set()).add(digest)
+            self._arguments[stage] = known
+        for name, digest in arguments.items():
+            if digest not in self._arguments[stage].get(name, {digest}):
+                file = digest.rpartition(" ")[0]
+                return {"reason": "new content", "where": file} if file else {"reason": "new argument", "where": name}
+        return None
 
     def _why_template(self, stage: str, template: str, ingredients: Ingredients) -> Mapping[str, Json]:
         """Return why a stage has a new template, asked once in a session; it is known from then on."""

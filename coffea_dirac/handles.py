@@ -75,9 +75,34 @@ class Arguments:
         """The handles among the arguments, each once."""
         return list(dict.fromkeys(part for part in self.parts if type(part) is Handle))
 
+    def digests(self) -> dict[str, str]:
+        """Return short digests of the arguments that are neither data nor results, by name; a file's has its name."""
+        found: dict[str, list[str]] = {}
+        others, name = set[str](), ""
+        for part in self.parts:
+            if type(part) is Handle or part.startswith("source "):
+                others.add(name)
+            elif part.endswith("="):
+                name = part[:-1]
+            elif name:
+                found.setdefault(name, []).append(part)
+        return {
+            name: _file_name(self.values[name]) + _short_digest("".join(parts))
+            for name, parts in found.items()
+            if name not in others
+        }
+
     def text(self, digest_of: Callable[[Handle], str]) -> str:
         """Return the text that stands for the arguments, with each handle replaced by its digest."""
         return "".join(part if type(part) is str else f"@{digest_of(part)};" for part in self.parts)
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+
+
+def _file_name(value: Any) -> str:
+    return f"{os.path.basename(value.path)} " if type(value) is File else ""  # noqa: PTH119 - of a text
 
 
 class Handle:

@@ -111,6 +111,21 @@ def test_a_plan_names_the_reason_and_estimates_by_earlier_records(scene: Scene) 
     }
 
 
+def test_a_new_argument_and_a_new_file_are_named_before_and_after_the_run(scene: Scene) -> None:
+    scene.edit("def y(left, right, scale):", "def y(left, right, scale, table, shift):")
+    scene.edit('events.metadata["xsec"])', 'events.metadata["xsec"], File("table.json"), 3)')
+    scene.edit("import stage", "import File, stage")
+    table = scene.folder / "table.json"
+    table.write_text("1")
+    scene.run("inline")
+    table.write_text("2")
+    assert dict(planned(scene)["reasons"]) == {"new content (table.json)": 4}
+    assert dict(scene.run("inline")["why"]) == {"new content (table.json)": 4}
+    scene.edit('File("table.json"), 3', 'File("table.json"), 4')
+    assert dict(planned(scene)["reasons"]) == {"new argument (shift)": 4}
+    assert dict(scene.run("workers")["why"]) == {"new argument (shift)": 4}
+
+
 def test_a_process_that_asks_for_data_is_planned_by_work_items_only(scene: Scene) -> None:
     scene.edit("# before", "events.Jet.pt")
     found = planned(scene)

@@ -97,7 +97,7 @@ def main():
         out, metrics, error = None, {"columns": []}, [type(e).__name__, str(e)]
     report = getattr(run.executor, "report", None)
     print("RESULT " + json.dumps({"out": out, "columns": sorted(metrics["columns"]), "error": error,
-        "stages": report and report.stages, "items": report and report.work_items}))
+        "stages": report and report.stages, "why": report and report.stage_reasons, "items": report and report.work_items}))
 
 
 if __name__ == "__main__":
