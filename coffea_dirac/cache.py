@@ -167,13 +167,18 @@ class StageCache:
 
         Examples
         --------
-        >>> import tempfile
+        >>> import tempfile, uproot
+        >>> from coffea.nanoevents import BaseSchema
         >>> from coffea.processor import Runner
         >>> from coffea_dirac import DiracExecutor
-        >>> cache = StageCache(tempfile.mkdtemp())
-        >>> run = Runner(executor=DiracExecutor(cache=cache))
-        >>> cache.plan(run, {}, lambda events: {"n": len(events)}, treename="Events").counts
-        {'loaded': 0, 'computed': 0, 'cut': 0}
+        >>> folder = tempfile.mkdtemp()
+        >>> with uproot.recreate(f"{folder}/events.root") as file:
+        ...     file["Events"] = {"x": [1.0, 2.0]}
+        >>> cache = StageCache(f"{folder}/cache")
+        >>> run = Runner(executor=DiracExecutor(cache=cache, status=False), schema=BaseSchema)
+        >>> fileset = {"data": {"files": [f"{folder}/events.root"]}}
+        >>> cache.plan(run, fileset, lambda events: {"n": len(events)}, treename="Events").counts
+        {'loaded': 0, 'computed': 1, 'cut': 0}
         """
         executor = getattr(run, "executor", None)
         if all(kind.__name__ != "DiracExecutor" for kind in type(executor).__mro__):
