@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from coffea_dirac import codecs, housekeeping, packs
+from coffea_dirac.context import let
 from coffea_dirac.errors import CodecError, ConfigurationError, CorruptRecordError, StoreError
 from coffea_dirac.fingerprint import Ingredients, diff
 from coffea_dirac.interfaces import Json, Outcome, Record, Row, Store
-from coffea_dirac.planning import Forecast, Planned, Question, asking
+from coffea_dirac.planning import ASKED, Forecast, Planned, Question
 from coffea_dirac.redact import tree_without_secrets
 from coffea_dirac.report import Report
 from coffea_dirac.stores import LocalStore, open_store
@@ -188,7 +189,7 @@ class StageCache:
             )
         named = {} if treename is None else {"treename": treename}
         try:
-            with asking(Question(self.store, templates)):
+            with let(ASKED, Question(self.store, templates)):
                 run(fileset, processor, **named)
         except Planned as planned:
             found: Forecast = planned.answer

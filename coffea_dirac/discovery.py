@@ -14,13 +14,14 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from coffea_dirac.contents import ContentMemo
+from coffea_dirac.context import let
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import digest_value
 from coffea_dirac.interfaces import Discovered, Json
@@ -195,23 +196,17 @@ def metadata_names(names: Iterable[str]) -> str:
 def recording(window: Window) -> Iterator[Window]:
     """Note in `window` the files that are opened inside the ``with`` block, by this thread and by threads it starts."""
     _hook.install()
-    token = _window.set(window)
-    _hook.opened(window)
-    try:
-        yield window
-    finally:
-        _hook.closed(window)
-        _window.reset(token)
+    with let(_window, window):
+        _hook.opened(window)
+        try:
+            yield window
+        finally:
+            _hook.closed(window)
 
 
-@contextmanager
-def unrecorded() -> Iterator[None]:
+def unrecorded() -> AbstractContextManager[None]:
     """Let what is opened inside the ``with`` block count for no window: it is this package that reads."""
-    token = _window.set(Window())
-    try:
-        yield
-    finally:
-        _window.reset(token)
+    return let(_window, Window())
 
 
 class _Hook:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coffea_dirac import codecs
+from coffea_dirac.context import let
 from coffea_dirac.discovery import Checker, Window, digest_path, recording
 from coffea_dirac.errors import CodecError, StageError
 from coffea_dirac.handles import ACTIVE, RUNNING, Handle, Source, filled
@@ -292,18 +293,14 @@ class Evaluator:
     def _call(self, handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any:
         stage = handle.stage
         bound = stage.bind(arguments)
-        active, running = ACTIVE.set(None), RUNNING.set((*RUNNING.get(), stage))
         try:
-            with recording(window):
+            with let(ACTIVE, None), let(RUNNING, (*RUNNING.get(), stage)), recording(window):
                 return stage.function(*bound.args, **bound.kwargs)
         except Exception as error:
             if isinstance(error, ValueError) and "read-only" in str(error):
                 raise _changes(handle, "an array among its arguments") from error
             error.add_note(f"in stage {stage.name}")
             raise
-        finally:
-            RUNNING.reset(running)
-            ACTIVE.reset(active)
 
     def _changed(self, handle: Handle) -> str | None:
         """Return the argument that is not what it was when the stage was called, None if all are."""

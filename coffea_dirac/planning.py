@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -72,7 +70,10 @@ class Forecast(Report):
 
 
 ASKED: ContextVar[Question | None] = ContextVar("coffea_dirac_asked", default=None)
-"""What a processing call is to answer at the moment; None: it is to process."""
+"""What a processing call is to answer at the moment; None: it is to process.
+
+A ``with let(ASKED, Question()):`` block asks.
+"""
 
 
 class Planned(BaseException):
@@ -81,13 +82,3 @@ class Planned(BaseException):
     def __init__(self, answer: Any) -> None:
         super().__init__(str(answer))
         self.answer = answer
-
-
-@contextmanager
-def asking(question: Question) -> Iterator[None]:
-    """Let processing calls inside the ``with`` block answer and not process."""
-    token = ASKED.set(question)
-    try:
-        yield
-    finally:
-        ASKED.reset(token)

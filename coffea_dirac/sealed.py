@@ -13,6 +13,8 @@ from typing import Any
 
 import cloudpickle
 
+from coffea_dirac.context import let
+
 is_wanted: ContextVar[Callable[[], bool]] = ContextVar("coffea_dirac_is_wanted", default=lambda: True)
 """Tells a bundle between two work items whether somebody still waits for it."""
 
@@ -53,8 +55,5 @@ def run_sealed(shared: tuple[Any, ...], call: bytes) -> Any:
         return task is not None and task.state != "cancelled"
 
     function, arguments = opened(call)
-    token = is_wanted.set(wanted)
-    try:
+    with let(is_wanted, wanted):
         return function(*shared, *arguments)
-    finally:
-        is_wanted.reset(token)

@@ -7,13 +7,13 @@ that is returned is kept; and, if it asked for data outside of a stage, with the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from coffea.processor import ProcessorABC
 
+from coffea_dirac.context import let
 from coffea_dirac.discovery import RecordingMetadata, Window, metadata_digest, recording
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.evaluation import Evaluator, Place
@@ -137,7 +137,7 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         return accumulator
 
     def _called(self, events: Any) -> Any:
-        with active(self._graph), recording(self._window):
+        with let(ACTIVE, self._graph), recording(self._window):
             return self._inner.process(events) if isinstance(self._inner, ProcessorABC) else self._inner(events)
 
     def _pulled(self, out: Any) -> Any:
@@ -169,16 +169,6 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
 
     def _no_data(self) -> Any:
         raise AssertionError("events are taken or opened before they are pulled")
-
-
-@contextmanager
-def active(graph: Graph) -> Iterator[None]:
-    """Let calls of stages inside the ``with`` block go into `graph`."""
-    token = ACTIVE.set(graph)
-    try:
-        yield
-    finally:
-        ACTIVE.reset(token)
 
 
 def source_identity(

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
+from coffea_dirac.context import let
 from coffea_dirac.discovery import unrecorded
 from coffea_dirac.errors import ConfigurationError, StageError
 from coffea_dirac.fingerprint import Ingredients, describe, digest_value
@@ -82,11 +83,8 @@ class Stage:
                 f"stage {self.name} is called while it runs: write the recursion as a plain function, and call that "
                 "from the stage"
             )
-        token = RUNNING.set((*running, self))
-        try:
+        with let(RUNNING, (*running, self)):
             return self.function(*args, **kwargs)
-        finally:
-            RUNNING.reset(token)
 
     def bind(self, arguments: Mapping[str, Any]) -> inspect.BoundArguments:
         """Return named arguments as positional and keyword ones."""

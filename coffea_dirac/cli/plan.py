@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from coffea_dirac.cli.output import errors_in_one_line, say, say_json, show
+from coffea_dirac.context import let
 from coffea_dirac.errors import ConfigurationError
-from coffea_dirac.planning import Forecast, Planned, Question, asking
+from coffea_dirac.planning import ASKED, Forecast, Planned, Question
 
 
 def plan(
@@ -39,7 +40,7 @@ def _answer(script: Path, arguments: list[str], question: Question) -> Forecast:
     argv, path = sys.argv, list(sys.path)
     sys.argv, sys.path[:] = [str(script), *arguments], [str(script.resolve().parent), *path]
     try:
-        with asking(question):
+        with let(ASKED, question):
             runpy.run_path(str(script), run_name="__main__")
     except Planned as planned:
         found: Forecast = planned.answer
