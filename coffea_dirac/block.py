@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from coffea.processor import ProcessorABC
@@ -14,9 +14,9 @@ from coffea_dirac import packs
 from coffea_dirac.discovery import Window, files_named
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.evaluation import Evaluator, Place
-from coffea_dirac.fingerprint import Ingredients
+from coffea_dirac.explaining import Explainer, Records
 from coffea_dirac.handles import ACTIVE, Graph, Handle
-from coffea_dirac.interfaces import Outcome, Row, Store
+from coffea_dirac.interfaces import Row, Store
 from coffea_dirac.keeper import Keeper
 from coffea_dirac.nanoevents import Identities, source_of
 from coffea_dirac.report import Report
@@ -24,7 +24,7 @@ from coffea_dirac.staged import ItemPlace, StagedProcessor
 from coffea_dirac.stages import Templates
 
 
-class Cache(Protocol):
+class Cache(Records, Protocol):
     """What a `StageCache` does for stages outside of a Runner."""
 
     store: Store
@@ -36,9 +36,6 @@ class Cache(Protocol):
     def give_up(self, why: str) -> None: ...  # noqa: D102
     def noted(self, rows: Iterable[Row]) -> None: ...  # noqa: D102
     def twin(self) -> Cache: ...  # noqa: D102
-    def explained(  # noqa: D102
-        self, outcomes: Iterable[Outcome], ingredients: Mapping[str, Ingredients]
-    ) -> list[Outcome]: ...
 
 
 class Block:
@@ -54,6 +51,7 @@ class Block:
 
     def __init__(self, cache: Cache, report: Report) -> None:
         self._cache, self.report = cache, report
+        self._explainer = Explainer(cache)
         self._token: Any = None
 
     def enter(self) -> None:
@@ -86,7 +84,7 @@ class Block:
             self._cache.give_up(self._keeper.problem)
         self._cache.noted(self._keeper.taken())
         outcomes, self._evaluator.outcomes = self._evaluator.outcomes, []
-        for outcome in self._cache.explained(outcomes, self._templates.ingredients):
+        for outcome in self._explainer.explained(outcomes, self._templates.ingredients):
             self.report.add(outcome)
 
 
@@ -135,7 +133,7 @@ class _Here:
     """What this process has open for wrapped processors of one store."""
 
     def __init__(self, cache: Cache) -> None:
-        self._cache = cache
+        self._cache, self._explainer = cache, Explainer(cache)
         self.identities = Identities()
         self.templates = Templates(None, files_named, is_watching=True)
         session = cache.begin()
@@ -152,7 +150,7 @@ class _Here:
         if self.keeper.problem:
             self._cache.give_up(self.keeper.problem)
         self._cache.noted(self.keeper.taken())
-        for outcome in self._cache.explained(staged.outcomes, self.templates.ingredients):
+        for outcome in self._explainer.explained(staged.outcomes, self.templates.ingredients):
             report.add(outcome)
 
 

@@ -9,21 +9,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from coffea_dirac import codecs, housekeeping, packs
 from coffea_dirac.context import let
 from coffea_dirac.errors import CodecError, ConfigurationError, CorruptRecordError, StoreError
-from coffea_dirac.fingerprint import Ingredients, diff
-from coffea_dirac.interfaces import Json, Outcome, Record, Row, Store
+from coffea_dirac.interfaces import Record, Row, Store
 from coffea_dirac.planning import ASKED, Forecast, Planned, Question
-from coffea_dirac.redact import tree_without_secrets
 from coffea_dirac.report import Report
 from coffea_dirac.stores import LocalStore, open_store
 
@@ -92,8 +87,6 @@ class StageCache:
         self._rows: list[Row] = []
         self._used: list[Row] = []
         self._told: set[str] = set()
-        self._whys: dict[tuple[str, str], Mapping[str, Json]] = {}
-        self._arguments: dict[str, dict[str, set[str]]] = {}
         self._block: Any = None
         self.report = Report()
         """What the last ``with`` block did, or what wrapped processors did in this process."""
@@ -213,7 +206,7 @@ class StageCache:
     def begin(self) -> str:
         """Read what is in the store and open a session; return its name, empty if the store cannot be written."""
         self._problem, self._session, self._rows, self._used = "", "", [], []
-        self._index, self._told, self._whys, self._arguments = None, set(), {}, {}
+        self._index, self._told = None, set()
         self._guard(self._refresh)
         if not self._problem:
             self._guard(self._open)
@@ -297,6 +290,21 @@ class StageCache:
         self._guard(step)
         return found
 
+    def earlier(self, stages: Iterable[str]) -> dict[str, list[Row]]:
+        """Return the rows of stages, by name, that earlier sessions have kept: a walk through all rows."""
+        found: dict[str, list[Row]] = {stage: [] for stage in stages}
+
+        def step() -> None:
+            of_now = {row.pack for row in self._rows}
+            for row in self._found_index():
+                stage = row.info.get("stage")
+                if stage in found and row.pack not in of_now:
+                    found[stage].append(row)
+
+        if found:
+            self._guard(step)
+        return found
+
     def read(self, rows: Sequence[Row]) -> dict[Row, bytes]:
         """Return the verified payloads of `rows`; a missing or damaged record is left out, with a warning."""
         found: dict[Row, bytes] = {}
@@ -366,85 +374,6 @@ class StageCache:
         self.noted(rows)
         return rows
 
-    # ---------------------------------------------------------------- explaining
-
-    def keep_template(self, stage: str, digest: str, tree: Json) -> None:
-        """Keep the ingredients of a template, once, so that a later miss can be explained as the difference to it."""
-        key = template_key(stage)
-        if any(row.info.get("template") == digest for row in self.look_up([key]).get(key, ())):
-            return
-        # Others may read the store.
-        payload = codecs.encode(tree_without_secrets(tree))
-        self.keep(
-            [Record(key, payload.data, payload.codec, info={"template": digest, "created_s": round(time.time(), 3)})]
-        )
-
-    def why_new(self, stage: str, digest: str, tree: Json) -> Mapping[str, Json]:
-        """Return why a template has no records: how it differs from the one used last for the same stage."""
-        key = template_key(stage)
-        rows = self.look_up([key]).get(key, [])
-        if any(row.info.get("template") == digest for row in rows):
-            return {"reason": "new input"}
-        if not rows:
-            return {"reason": "first run"}
-        last = max(rows, key=lambda row: float(row.info.get("created_s", 0.0)))
-        old = self.load([last]).get(last)
-        changes = diff(old, tree) if old is not None else []
-        if not changes:
-            return {"reason": "new fingerprint"}
-        kinds = {change.kind for change in changes}
-        reason = f"new {kinds.pop()}" if len(kinds) == 1 else "new code"
-        texts = [change.text.removeprefix(f"{reason}: ") for change in changes]
-        return {
-            "reason": reason,
-            "where": "; ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else ""),
-        }
-
-    def explained(self, outcomes: Iterable[Outcome], ingredients: Mapping[str, Ingredients]) -> list[Outcome]:
-        """Return outcomes of stages with the reason in place of the template they had.
-
-        Parameters
-        ----------
-        ingredients : mapping
-            Template -> what it came from.
-        """
-        found = []
-        for outcome in outcomes:
-            reason = dict(outcome.reason or {})
-            template, arguments = str(reason.pop("template", "")), reason.pop("arguments", {})
-            if template in ingredients and reason.get("reason") == "new input":
-                why = self._why_template(outcome.stage, template, ingredients[template])
-                reason = reason if why["reason"] == "new input" else dict(why)
-            if arguments and reason == {"reason": "new input"}:
-                reason = self._new_argument(outcome.stage, arguments) or reason
-            found.append(replace(outcome, reason=reason or None))
-        return found
-
-    def _new_argument(self, stage: str, arguments: Mapping[str, str]) -> dict[str, Json] | None:
-        """Return which argument of a stage has a value that none of its records has, None if there is none."""
-        if stage not in self._arguments:
-            known: dict[str, set[str]] = {}
-            of_now = {row.pack for row in self._rows}
-            with suppress(StoreError):
-                for row in self._found_index():
-                    if row.info.get("stage") == stage and row.pack not in of_now:
-                        for name, digest in row.info.get("arguments", {}).items():
-                            known.setdefault(name, set()).add(digest)
-            self._arguments[stage] = known
-        for name, digest in arguments.items():
-            if digest not in self._arguments[stage].get(name, {digest}):
-                file = digest.rpartition(" ")[0]
-                return {"reason": "new content", "where": file} if file else {"reason": "new argument", "where": name}
-        return None
-
-    def _why_template(self, stage: str, template: str, ingredients: Ingredients) -> Mapping[str, Json]:
-        """Return why a stage has a new template, asked once in a session; it is known from then on."""
-        why = self._whys.get((stage, template))
-        if why is None:
-            why = self._whys[stage, template] = self.why_new(stage, template, ingredients.tree)
-            self.keep_template(stage, template, ingredients.tree)
-        return why
-
 
 def _quota_bytes(store: Store, quota: str | int | None) -> int | None:
     if quota == "default":
@@ -453,11 +382,6 @@ def _quota_bytes(store: Store, quota: str | int | None) -> int | None:
         named = os.environ.get(QUOTA_VARIABLE) or housekeeping.DEFAULT_QUOTA_BYTES
         quota = None if named == "none" else named
     return None if quota is None else housekeeping.size_bytes(quota)
-
-
-def template_key(stage: str) -> str:
-    """Return the key under which the templates of a stage are kept."""
-    return hashlib.sha256(b"templates of stage 1\0" + stage.encode()).hexdigest()
 
 
 def item_key(template: str, identity: str, treename: str, start: int, stop: int, preload: Iterable[str] | None) -> str:

@@ -10,6 +10,7 @@ from coffea_dirac import packs
 from coffea_dirac.blame import Blame
 from coffea_dirac.dispatch import Pending
 from coffea_dirac.errors import CoffeaDiracError, StoreError
+from coffea_dirac.explaining import Explainer
 from coffea_dirac.failures import chain
 from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.interfaces import Outcome
@@ -84,6 +85,7 @@ class Computing:
         self._counted: set[int] = set()
         self._part_of: dict[int, int] = {}
         self._ingredients: dict[str, Ingredients] | None = None
+        self._explainer = Explainer(run.cache) if run.cache is not None else None
 
     def add(self, positions: Sequence[int]) -> None:
         """Take on work items; only the first ones are put together by file."""
@@ -188,14 +190,14 @@ class Computing:
         self._count(receipt)
 
     def _explained(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        cache, template = self._run.cache, self._plan.template
-        if not outcomes or cache is None or template is None:
+        template = self._plan.template
+        if not outcomes or self._explainer is None or template is None:
             return outcomes
         if self._ingredients is None:
             processor = self._task.call.processor
             found = [describe_stage(stage, processor) for stage in template.stages]
             self._ingredients = {ingredients.digest: ingredients for ingredients in found}
-        return cache.explained(outcomes, self._ingredients)
+        return self._explainer.explained(outcomes, self._ingredients)
 
     def _note(self, receipt: Receipt) -> None:
         if receipt.store_problem and self._run.cache is not None:

@@ -354,7 +354,7 @@ class Evaluator:
             "created_s": round(time.time(), 3),
             "columns": sorted(result.columns),
             "own": sorted(f"{i.kind} {i.name}" for i in own),
-            "arguments": handle.arguments.digests(),
+            "arguments": handle.arguments.digests,
         }
         codec, data = result.payload
         second = self._second_key(handle) if handle.arguments.parents else ""
@@ -367,7 +367,7 @@ class Evaluator:
             above = sorted({p.stage.name for p in handle.arguments.parents if p.fingerprint in made})
             reason = self._reasons.get(handle.fingerprint) or {
                 "reason": "new input",
-                **({"where": ", ".join(above)} if above else {"arguments": handle.arguments.digests()}),
+                **({"where": ", ".join(above)} if above else {"arguments": handle.arguments.digests}),
             }
             reason = {**reason, "template": handle.template.digest}
         return Outcome(handle.stage.name, handle.fingerprint, outcome, reason, seconds, work_items=0)

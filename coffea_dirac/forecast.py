@@ -1,7 +1,7 @@
 """What a run would load and compute, before it runs.
 
 Work items are looked up by their keys.  Of those that miss ``process`` is called here, on a copy of the processor and
-with a placeholder for the data, and its handles are looked up by the rules of a run: only, nothing is computed.
+with a placeholder for the data, and its handles are looked up by the rules of a run; nothing is computed.
 """
 
 from __future__ import annotations
@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextvars
 import copy
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from coffea_dirac.cache import StageCache
 from coffea_dirac.calls import ProcessingCall, item_metadata
 from coffea_dirac.discovery import Window, files_named
-from coffea_dirac.errors import ConfigurationError, StoreError
-from coffea_dirac.evaluation import Evaluator, Result
-from coffea_dirac.handles import Handle, handles_in
+from coffea_dirac.errors import ConfigurationError
+from coffea_dirac.evaluation import Evaluator, Place, Result
+from coffea_dirac.explaining import Explainer
+from coffea_dirac.handles import Handle
 from coffea_dirac.interfaces import Outcome
-from coffea_dirac.keeper import Keeper
+from coffea_dirac.keeper import Keeper, Kept
 from coffea_dirac.plan import Plan, Run, make_plan, stage_name
 from coffea_dirac.planning import Forecast, Question
 from coffea_dirac.sources import DataNeeded
@@ -49,8 +51,7 @@ def forecast(run: Run, call: ProcessingCall, items: list[Any], question: Questio
     name = stage_name(call)
     for position, key in enumerate(plan.keys):
         if position in plan.rows:
-            found.add(Outcome(name, key, "loaded"))
-            found.seconds_saved += float(plan.rows[position].info.get("seconds", 0.0))
+            found.add(Outcome(name, key, "loaded", seconds=_seconds_of(plan.rows[position])))
         else:
             found.add(Outcome(name, key, "computed", plan.reasons.get(position, {"reason": "not kept"})))
     missing = [i for i in range(len(items)) if i not in plan.rows]
@@ -58,59 +59,62 @@ def forecast(run: Run, call: ProcessingCall, items: list[Any], question: Questio
     if missing and plan.not_kept:
         found.note(plan.not_kept)
     if missing and has_stages:
-        _look_up_stages(found, _Symbolic(cache, call, plan), missing, is_on=question.templates)
+        _look_up_stages(found, _Symbolic(cache, call, plan, found.note), missing, is_on=question.templates)
     _estimate(found, cache, name, [] if has_stages else [items[i] for i in missing])
     return found
 
 
+def _seconds_of(kept: Kept) -> float:
+    """Return what a record took when it was computed, seconds."""
+    return float(kept.info.get("seconds", 0.0))
+
+
 def _look_up_stages(found: Forecast, symbolic: _Symbolic, missing: Sequence[int], *, is_on: bool) -> None:
-    done = symbolic.of_all(missing, DEADLINE_S) if is_on else 0
-    found.not_looked_up = len(missing) - done
     if not is_on:
         found.note("templates=False: stages are looked up at the workers")
-    for text in symbolic.notes:
-        found.note(text)
-    found.seconds_saved += symbolic.seconds_saved
-    for outcome in symbolic.explained():
+    done = symbolic.of_all(missing, DEADLINE_S) if is_on else []
+    found.not_looked_up = len(missing) - len(done)
+    for outcome in symbolic.explained(chain.from_iterable(done)):
         found.add(outcome)
 
 
 def _estimate(found: Forecast, cache: StageCache, name: str, whole: Sequence[Any]) -> None:
     """Enter the seconds to spend: of stages by the mean of their records, of whole work items by their entries."""
     wanted = {o.stage for o in found.computed if not o.work_items} | ({name} if whole else set())
-    seconds, records, entries = defaultdict[str, float](float), defaultdict[str, int](int), 0
-    try:
-        for row in cache.index() if wanted else ():
-            of = str(row.info.get("stage", ""))
-            if of in wanted and "seconds" in row.info:
-                seconds[of] += float(row.info["seconds"])
-                records[of] += 1
-                entries += int(row.info.get("entries", 0)) if of == name else 0
-    except StoreError as error:
-        cache.give_up(str(error))
-    for outcome in found.computed:
-        if not outcome.work_items and records[outcome.stage]:
-            found.seconds_to_spend += seconds[outcome.stage] / records[outcome.stage]
-    if whole and entries:
-        found.seconds_to_spend += seconds[name] / entries * sum(map(len, whole))
-    found.not_estimated = sorted(of for of in wanted if not records[of])
+    earlier = {
+        stage: [row for row in rows if "merged" not in row.info] for stage, rows in cache.earlier(wanted).items()
+    }
+    mean_s = {stage: sum(map(_seconds_of, rows)) / len(rows) for stage, rows in earlier.items() if rows}
+    found.seconds_to_spend = sum(mean_s.get(o.stage, 0.0) for o in found.computed if not o.work_items)
+    if whole and (rows := earlier[name]):
+        entries = sum(int(row.info.get("entries", 0)) for row in rows)
+        found.seconds_to_spend += sum(map(_seconds_of, rows)) / max(entries, 1) * sum(map(len, whole))
+    found.not_estimated = sorted(stage for stage, rows in earlier.items() if not rows)
 
 
 # ------------------------------------------------------------------------------------------------ process, without data
 
 
 class _Lookup(Evaluator):
-    """Pulls handles as a run does, and notes what would be computed instead of doing it."""
+    """Pulls handles as a run does, and notes what would be loaded and computed instead of doing it."""
 
-    known: set[str]
+    def __init__(self, known: set[str], keeper: Keeper, place: Place, note: Callable[[str], None]) -> None:
+        super().__init__(keeper, place, note)
+        self._known = known
+
+    def _find(self, handle: Handle) -> bool:
+        is_found = super()._find(handle)
+        if is_found and (kept := self._results[handle.fingerprint].kept) is not None:
+            self.outcomes.append(self._outcome(handle, "loaded", _seconds_of(kept)))
+        return is_found
 
     def _cut(self, handle: Handle) -> bool:
         # Known only when the stages above have run.
         return False
 
     def _compute(self, handle: Handle) -> None:
-        is_known = handle.fingerprint in self.known and handle.stage.keep
-        self.known.add(handle.fingerprint)
+        is_known = handle.fingerprint in self._known and handle.stage.keep
+        self._known.add(handle.fingerprint)
         self._results[handle.fingerprint] = Result(handle.fingerprint, frozenset())
         self.outcomes.append(self._outcome(handle, "loaded" if is_known else "computed"))
 
@@ -118,39 +122,22 @@ class _Lookup(Evaluator):
         """Ask for data: ``process`` wants a result to go on."""
         raise DataNeeded(".compute()")
 
-    def loaded(self) -> Iterable[tuple[str, float]]:
-        """Yield name and seconds of the records that would be loaded."""
-        for result in self._results.values():
-            if result.kept is not None:
-                yield str(result.kept.info.get("stage", "")), float(result.kept.info.get("seconds", 0.0))
-
-
-class _Called(StagedProcessor):
-    """The user's processor, whose handles are looked up only."""
-
-    evaluator_class = _Lookup
-
-    def _pulled(self, out: Any) -> Any:
-        try:
-            self._evaluator.pull(handles_in(out))
-        finally:
-            self._graph.is_over = True
+    def fresh(self, handle: Handle) -> Any:
+        """Return nothing in place of a result."""
+        return None
 
 
 class _Symbolic:
     """Calls ``process`` without data, for one work item after the other."""
 
-    def __init__(self, cache: StageCache, call: ProcessingCall, plan: Plan) -> None:
-        self._cache, self._call, self._plan = cache, call, plan
-        self.notes: list[str] = []
-        self.outcomes: list[Outcome] = []
-        self.seconds_saved = 0.0
+    def __init__(self, cache: StageCache, call: ProcessingCall, plan: Plan, note: Callable[[str], None]) -> None:
+        self._cache, self._call, self._plan, self._note = cache, call, plan, note
         self._known = set[str]()
         self._templates = Templates(plan.template.sources if plan.template else None, files_named)
 
-    def of_all(self, positions: Sequence[int], deadline_s: float) -> int:
-        """Return of how many work items the stages were looked up, until user code has taken too long."""
-        done: list[bool] = []
+    def of_all(self, positions: Sequence[int], deadline_s: float) -> list[list[Outcome]]:
+        """Return the outcomes of work items, one list for each, until user code has taken too long."""
+        done: list[list[Outcome]] = []
         is_late = threading.Event()
         context = contextvars.copy_context()
         # A thread that hangs in user code does not keep this process from ending.
@@ -161,17 +148,18 @@ class _Symbolic:
         thread.join(deadline_s)
         is_late.set()
         if thread.is_alive():
-            self.notes.append(
+            self._note(
                 f"process() took more than {deadline_s:.0f} s here, without data: what is left is looked up at the "
                 "workers. Probably it does its work outside of stages."
             )
-        return sum(done)
+        # What is added later does not count.
+        return list(done)
 
-    def explained(self) -> list[Outcome]:
-        """Return the outcomes with their reasons."""
-        return self._cache.explained(list(self.outcomes), self._templates.ingredients)
+    def explained(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Return outcomes with their reasons."""
+        return Explainer(self._cache).explained(outcomes, self._templates.ingredients)
 
-    def _work(self, positions: Sequence[int], done: list[bool], is_late: threading.Event) -> None:
+    def _work(self, positions: Sequence[int], done: list[list[Outcome]], is_late: threading.Event) -> None:
         try:
             # What process() does to the processor happens to a copy.
             processor = copy.deepcopy(self._call.processor)
@@ -183,39 +171,37 @@ class _Symbolic:
             if is_late.is_set():
                 return
             try:
-                done.append(self._one(processor, reading, lambda: index, position))
+                outcomes = self._one(processor, reading, lambda: index, position)
             except Exception as error:  # noqa: BLE001 - likewise; the run itself says where and why
                 self._give_up(error)
+            else:
+                if outcomes is not None:
+                    done.append(outcomes)
 
     def _give_up(self, error: Exception) -> None:
-        text = f"stages are looked up at the workers: {type(error).__name__}: {error}"
-        if text not in self.notes:
-            self.notes.append(text)
+        self._note(f"stages are looked up at the workers: {type(error).__name__}: {error}")
 
-    def _one(self, processor: Any, reading: str, index: Callable[[], Any], position: int) -> bool:
+    def _one(self, processor: Any, reading: str, index: Callable[[], Any], position: int) -> list[Outcome] | None:
+        """Return the outcomes of one work item, None if ``process`` asks for data."""
         item = self._plan.items[position]
         identity = self._plan.identities.get(item.filename + "\0" + item.treename)
         if identity is None:
-            return False
-        source = source_identity(
-            reading, identity.digest, item.treename, item.entrystart, item.entrystop, getattr(item, "preload", None)
+            return None
+        source = source_identity(reading, identity.digest, item)
+        called = StagedProcessor(
+            processor,
+            Window([]),
+            ItemPlace(source, item_metadata(item), len(item), {}, []),
+            self._templates,
+            Keeper(self._cache.store, "", "plan", index),
+            lambda text: None,
+            evaluator=partial(_Lookup, self._known),
         )
-        place = ItemPlace(source, item_metadata(item), len(item), {}, [])
-        keeper = Keeper(self._cache.store, "", "plan", index)
-        called = _Called(processor, Window([]), place, self._templates, keeper, lambda text: None)
-        lookup: _Lookup = called._evaluator  # type: ignore[assignment]
-        lookup.known = self._known
         does, _ = called.process_without_data(_no_data)
-        if not does:
-            text = "process() asks for data outside of stages: stages are looked up at the workers"
-            if text not in self.notes:
-                self.notes.append(text)
-            return False
-        self.outcomes += lookup.outcomes
-        for name, seconds in lookup.loaded():
-            self.outcomes.append(Outcome(name, "", "loaded", work_items=0))
-            self.seconds_saved += seconds
-        return True
+        if does:
+            return called.outcomes
+        self._note("process() asks for data outside of stages: stages are looked up at the workers")
+        return None
 
 
 def _no_data() -> Any:

@@ -6,6 +6,7 @@ fingerprint and ``events`` by the identity of the data: so it is known before an
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import types
@@ -75,8 +76,9 @@ class Arguments:
         """The handles among the arguments, each once."""
         return list(dict.fromkeys(part for part in self.parts if type(part) is Handle))
 
+    @functools.cached_property
     def digests(self) -> dict[str, str]:
-        """Return short digests of the arguments that are neither data nor results, by name; a file's has its name."""
+        """Short digests of the arguments that are neither data nor results, by name; a file's has its name."""
         found: dict[str, list[str]] = {}
         others, name = set[str](), ""
         for part in self.parts:

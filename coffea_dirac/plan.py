@@ -12,6 +12,7 @@ from coffea_dirac.cache import CacheWarning, StageCache, item_key
 from coffea_dirac.calls import ProcessingCall, item_metadata
 from coffea_dirac.discovery import Checker, files_named, metadata_digest
 from coffea_dirac.errors import FingerprintError
+from coffea_dirac.explaining import why_new
 from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.identity import FileIdentity, Reading, local_path
 from coffea_dirac.interfaces import Json, Row
@@ -162,11 +163,10 @@ def look_up(cache: StageCache, plan: Plan, stage: str) -> None:
         elif reason is not None:
             plan.reasons[position] = reason
     if plan.template is not None and not plan.not_kept and len(plan.rows) < len(plan.items):
-        why = cache.why_new(stage, plan.template.digest, plan.template.tree)
+        why = why_new(cache, stage, plan.template)
         for position, key in enumerate(plan.keys):
             if position not in plan.rows:
                 plan.reasons.setdefault(position, why if key else {"reason": "not kept"})
-        cache.keep_template(stage, plan.template.digest, plan.template.tree)
 
 
 def leaves(plan: Plan) -> list[Leaf]:

@@ -35,8 +35,6 @@ class Forecast(Report):
 
     Attributes
     ----------
-    seconds_saved : float
-        What the records that would be loaded took when they were computed, seconds of work added up.
     seconds_to_spend : float
         What the others will take, by the records of the same stages.
     not_estimated : list of str
@@ -45,10 +43,14 @@ class Forecast(Report):
         Work items whose stages are looked up at the workers only; `notes` say why.
     """
 
-    seconds_saved: float = 0.0
     seconds_to_spend: float = 0.0
     not_estimated: list[str] = field(default_factory=list)
     not_looked_up: int = 0
+
+    @property
+    def seconds_saved(self) -> float:
+        """What the records that would be loaded took when they were computed, seconds of work added up."""
+        return sum(outcome.seconds for outcome in self.loaded)
 
     def __str__(self) -> str:
         text = f"{super().__str__()}; {self.seconds_saved:.1f} s of work saved, {self.seconds_to_spend:.1f} s to spend"

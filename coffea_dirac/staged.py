@@ -69,10 +69,9 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         Where results of stages are.
     note : callable
         Takes a text for the user.
+    evaluator : callable
+        Makes what pulls the handles, of the keeper, a `Place` and `note`.
     """
-
-    evaluator_class = Evaluator
-    """What pulls the handles."""
 
     def __init__(
         self,
@@ -82,12 +81,14 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         templates: Templates,
         keeper: Keeper,
         note: Callable[[str], None],
+        *,
+        evaluator: Callable[[Keeper, Place, Callable[[str], None]], Evaluator] = Evaluator,
     ) -> None:
         self._inner, self._window, self._place = inner, window, place
         self.columns: Callable[[], Iterable[str]] = tuple
         where = Place(self._digest, place.info, place.ignored, lambda: self.columns(), place.can_run)
         self.source = ItemSource(place.source, self._no_data)
-        self._evaluator = self.evaluator_class(keeper, where, note)
+        self._evaluator = evaluator(keeper, where, note)
         self._graph = Graph(templates, self._evaluator.value, self.source)
 
     @property
@@ -171,9 +172,7 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         raise AssertionError("events are taken or opened before they are pulled")
 
 
-def source_identity(
-    reading: str, identity: str, treename: str, start: int, stop: int, preload: Iterable[str] | None
-) -> str:
+def source_identity(reading: str, identity: str, item: Any) -> str:
     """Return what identifies the data of a work item as stages see it.
 
     Parameters
@@ -182,6 +181,9 @@ def source_identity(
         Digest of schema, reader options and versions.
     identity : str
         That of the file.
+    item : WorkItem
+        Tree, entries and what is preloaded.
     """
-    parts = ("source 1", reading, identity, treename, str(start), str(stop), *sorted(preload or ()))
+    preload = sorted(getattr(item, "preload", None) or ())
+    parts = ("source 1", reading, identity, item.treename, str(item.entrystart), str(item.entrystop), *preload)
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

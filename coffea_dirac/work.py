@@ -243,9 +243,8 @@ class _Item:
         ignored = _ignored(task, item)
         self.window = Window(ignored)
         identity = task.identities.get(item.filename + "\0" + item.treename) or f"unknown {uuid.uuid4()}"
-        preload = getattr(item, "preload", None)
         place = ItemPlace(
-            source_identity(task.reading, identity, item.treename, item.entrystart, item.entrystop, preload),
+            source_identity(task.reading, identity, item),
             self._metadata,
             len(item),
             _facts(item),

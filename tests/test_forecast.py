@@ -111,6 +111,17 @@ def test_a_plan_names_the_reason_and_estimates_by_earlier_records(scene: Scene) 
     }
 
 
+def test_whole_work_items_are_estimated_by_their_own_records_and_not_by_merges(scene: Scene) -> None:
+    scene.edit('y(b(a(events)), d(c(events)), events.metadata["xsec"])', "float(ak.sum(events.Jet.pt))")
+    assert planned(scene)["not_estimated"] == ["Analysis"]
+    scene.run("inline")
+    saved = planned(scene)["saved"]
+    scene.edit("events.Jet.pt))", "events.Jet.eta))")
+    edited = planned(scene)
+    assert (edited["items"], edited["stages"], edited["saved"]) == ({"hits": 0, "misses": 4}, {}, 0)
+    assert edited["spend"] == pytest.approx(saved) != 0
+
+
 def test_a_new_argument_and_a_new_file_are_named_before_and_after_the_run(scene: Scene) -> None:
     scene.edit("def y(left, right, scale):", "def y(left, right, scale, table, shift):")
     scene.edit('events.metadata["xsec"])', 'events.metadata["xsec"], File("table.json"), 3)')

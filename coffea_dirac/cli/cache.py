@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from coffea_dirac import housekeeping, packs
-from coffea_dirac.cache import StageCache, default_cache, template_key
+from coffea_dirac.cache import StageCache, default_cache
 from coffea_dirac.cli.output import complain, errors_in_one_line, say, say_json, show, show_one, size
 from coffea_dirac.errors import ConfigurationError
+from coffea_dirac.explaining import template_key
 from coffea_dirac.fingerprint import diff
 from coffea_dirac.interfaces import Json, Row
 from coffea_dirac.stores import LocalStore
