@@ -1,4 +1,4 @@
-"""The stage cache: look up, load, keep, explain.
+"""The stage cache: look up, load, keep; why something is not kept is in `explaining`.
 
 `StageCache` is the policy over a store.  A broken store never stops or changes an analysis: the first failure becomes
 one warning, and from then on results of that run are computed and not kept.
