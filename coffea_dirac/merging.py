@@ -252,18 +252,21 @@ class Merging:
             return None
         return self._value(self._ledger.root, found), dict(metrics_of(found))
 
-    def partial(self) -> Any:
-        """Return the merged results so far, a copy; None if there are none.  May be called from another thread."""
+    def partial(self) -> tuple[Any, set[int]]:
+        """Return the merged results so far, a copy or None, and the positions whose records turn out unreadable.
+
+        May be called from another thread.
+        """
         with self.lock:
             parts = [
                 (place, found if found.row or found.payload else Found(value=copy.deepcopy(found.value)))
                 for place, found in self._ledger.so_far()
             ]
-        total = None
+        total, unreadable = None, set()
         for place, found in parts:
             # What turns out to be unreadable is left out: no user code runs here.
-            total = add(total, self._value(place, found, again=False))
-        return total
+            total = add(total, self._value(place, found, lacking=unreadable))
+        return total, unreadable
 
     @property
     def left_out(self) -> frozenset[int]:
@@ -274,8 +277,8 @@ class Merging:
         """Yield the positions that are in the result: all but those left out."""
         return (leaf.position for leaf in leaves_of(self._ledger.root) if leaf.position not in self._absent)
 
-    def _value(self, place: Place, found: Found, *, again: bool = True) -> Any:
-        """Return a result as the cache would; what was lost on the way is made `again` here, or is None."""
+    def _value(self, place: Place, found: Found, *, lacking: set[int] | None = None) -> Any:
+        """Return a result as the cache would; what was lost on the way is made again here, or entered as `lacking`."""
         if found.payload is not None:
             return codecs.decode(*found.payload)
         if found.row is None:
@@ -283,19 +286,22 @@ class Merging:
         values = self._cache.load([found.row]) if self._cache is not None else {}
         if found.row in values:
             return values[found.row]
-        return self._made_again(place) if again else None
+        return self._made_again(place, lacking)
 
-    def _made_again(self, place: Place) -> Any:
+    def _made_again(self, place: Place, lacking: set[int] | None) -> Any:
         if isinstance(place, Node):
             total = None
             for child in place.children:
                 if not isinstance(child, Leaf) or child.position not in self._absent:
-                    total = add(total, self._made_again(child))
+                    total = add(total, self._made_again(child, lacking))
             return total
         row = self._plan.rows.get(place.position)
         values = self._cache.load([row]) if row is not None and self._cache is not None else {}
         if row in values:
             return values[row]
+        if lacking is not None:
+            lacking.add(place.position)
+            return None
         (receipt,) = run_bundle(self.blob, "again", [(place.position, self._plan.items[place.position], "")])
         if receipt.error is not None:
             raise receipt.error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -51,7 +51,7 @@ class Processing:
 
     def partial(self) -> Any:
         """Return what is finished so far, merged, as a copy; None if nothing is."""
-        return self._merging.partial() if self._merging is not None else None
+        return self._merging.partial()[0] if self._merging is not None else None
 
     def process(self, items: list[Any], skipped: Mapping[tuple[str, str], Skipped]) -> dict[str, Any] | None:
         """Return what coffea expects of an executor, loading what the cache has and computing the rest.
@@ -87,18 +87,20 @@ class Processing:
         with progress(run.desc, run.unit, len(items), done=len(items) - len(missing), show=run.status) as advance:
             computing = Computing(run, plan, merging, task, report, advance)
             computing.add(missing)
+            unreadable: set[int] = set()
             try:
                 self._work(computing, merging)
                 if computing.errors:
-                    raise processing_errors(computing.errors, merging.partial())
+                    partial, unreadable = merging.partial()
+                    raise processing_errors(computing.errors, partial)
                 return self._merged(plan, merging, computing, n_items=len(items))
             except KeyboardInterrupt as stop:
                 computing.enter_finished()
                 print(resume_line(len(computing.waiting), len(items)), file=sys.stderr)  # noqa: T201
-                stop.partial_output = merging.partial()  # type: ignore[attr-defined]
+                stop.partial_output, unreadable = merging.partial()  # type: ignore[attr-defined]
                 raise
             finally:
-                count_events(report, plan, merging, computing)
+                count_events(report, plan, merging, computing.waiting | unreadable)
 
     def _work(self, computing: Computing, merging: Merging) -> None:
         """Compute and merge until nothing is left."""
@@ -187,12 +189,12 @@ def expect(report: Report, items: Iterable[Any], skipped: Mapping[tuple[str, str
         dataset.failed[filename] = why
 
 
-def count_events(report: Report, plan: Plan, merging: Merging, computing: Computing) -> None:
+def count_events(report: Report, plan: Plan, merging: Merging, unfinished: Set[int]) -> None:
     """Enter into the report what was processed, and the files that the run has not finished."""
     for position in merging.present():
         item = plan.items[position]
         dataset = report.datasets[item.dataset]
-        if position in computing.waiting:
+        if position in unfinished:
             dataset.unfinished.add(item.filename)
         else:
             dataset.events_processed += len(item)

@@ -134,6 +134,22 @@ def test_ctrl_c_in_the_middle_of_a_bundle_keeps_its_first_part(scenario: Scenari
     assert again.hits == 12
 
 
+def test_after_ctrl_c_the_report_counts_what_the_partial_output_holds_also_when_records_are_damaged(
+    scenario: Scenario,
+) -> None:
+    for place in ("two.root:0", "two.root:20"):
+        process = start(scenario, env={"WAIT_AT": place}, inline=True)
+        wait_for(lambda place=place: place in ran(scenario))
+        process.send_signal(signal.SIGINT)
+        result, _ = result_of(process)
+        for pack in (scenario.folder / "cache").rglob("*.pack"):
+            sound = pack.read_bytes()
+            pack.write_bytes(sound[:40] + bytes(len(sound) - 40))
+    assert result["items"] == {"hits": 10, "misses": 2}
+    assert result["out"]["n"] == result["events"] == 20
+    assert sorted(result["missing"]) == ["ttbar", "wjets"]
+
+
 def test_what_is_finished_can_be_had_while_the_run_goes_on(scenario: Scenario) -> None:
     process = start(scenario, "--watch", env={"WAIT_AT": "two.root:0"}, inline=True)
     wait_for(lambda: "two.root:0" in ran(scenario))
