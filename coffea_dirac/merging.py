@@ -262,7 +262,8 @@ class Merging:
                 (place, found if found.row or found.payload else Found(value=copy.deepcopy(found.value)))
                 for place, found in self._ledger.so_far()
             ]
-        total, unreadable = None, set()
+        total: Any = None
+        unreadable: set[int] = set()
         for place, found in parts:
             # What turns out to be unreadable is left out: no user code runs here.
             total = add(total, self._value(place, found, lacking=unreadable))
