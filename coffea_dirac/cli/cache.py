@@ -21,6 +21,7 @@ from coffea_dirac.stores import LocalStore
 cache_app = typer.Typer(help="What is kept, how much of it, and is it sound.", no_args_is_help=True)
 
 Place = Annotated[str, typer.Option("--cache", help="Directory or URL of the cache; by default your own.")]
+Named = Annotated[str, typer.Argument(metavar="[CACHE]", help="The same as --cache.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")]
 DAY_S = 86400.0
 # Fewer digits would take records by accident.
@@ -45,10 +46,10 @@ def _index(cache: StageCache) -> packs.Index:
 
 
 @cache_app.command("ls")
-def list_stages(cache: Place = "", as_json: AsJson = False) -> None:
+def list_stages(named: Named = "", cache: Place = "", as_json: AsJson = False) -> None:
     """List the stages (processors) whose results are kept."""
     with errors_in_one_line():
-        opened = _opened(cache)
+        opened = _opened(cache or named)
         used_s, index = housekeeping.contents(opened.store).used_s, _index(opened)
         stages: dict[str, list[Row]] = defaultdict(list)
         for row in index:
@@ -84,6 +85,7 @@ def _templates(stage: str, index: packs.Index) -> list[Row]:
 
 @cache_app.command("du")
 def disk_usage(
+    named: Named = "",
     cache: Place = "",
     by: Annotated[str, typer.Option(help="What to add up by: stage, dataset or session.")] = "stage",
     as_json: AsJson = False,
@@ -92,7 +94,7 @@ def disk_usage(
     with errors_in_one_line():
         if by not in ("stage", "dataset", "session"):
             raise ConfigurationError(f"--by {by} is none of stage, dataset, session")
-        opened = _opened(cache)
+        opened = _opened(cache or named)
         sizes: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         for row in _index(opened):
             name = housekeeping.session_of(row.pack) if by == "session" else str(row.info.get(by, "(other)"))
@@ -194,13 +196,14 @@ def _explain_key(key: str, index: packs.Index, *, as_json: bool) -> None:
 
 @cache_app.command("verify")
 def verify_records(
+    named: Named = "",
     cache: Place = "",
     delete: Annotated[bool, typer.Option("--delete", help="Remove what is damaged.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Read every record and check it; exit code 1 if one is damaged."""
     with errors_in_one_line():
-        opened = _opened(cache)
+        opened = _opened(cache or named)
         index = packs.Index(opened.store)
         index.refresh()
         n_records = sum(1 for _ in index)
@@ -222,6 +225,7 @@ def verify_records(
 
 @cache_app.command("gc")
 def collect_garbage(
+    named: Named = "",
     cache: Place = "",
     quota: Annotated[
         str, typer.Option(help='Room that may be used, as "20 GB"; by default the quota of the cache.')
@@ -237,7 +241,7 @@ def collect_garbage(
 ) -> None:
     """Remove what was not used for longest, until the rest is within the quota; never what an open session may need."""
     with errors_in_one_line():
-        opened = _opened(cache)
+        opened = _opened(cache or named)
         limit = housekeeping.size_bytes(quota) if quota else opened.quota_bytes
         found = housekeeping.contents(opened.store)
         since_s = time.time() - older_than * DAY_S if older_than is not None else None
