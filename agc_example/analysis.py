@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import awkward as ak
 import correctionlib
 import hist
 import numpy as np
@@ -47,10 +48,25 @@ def count(events: Any) -> int:
     return len(events)
 
 
-@stage
-def selected(events: Any, jet_pt: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the selected objects, with the jets' pt as a variation makes it."""
+@stage(keep=False)
+def objects(events: Any, jet_pt: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return the selected objects, with the jets' pt as a variation makes it.
+
+    Not kept: of columns that no other stage asks for not even those of the selected events are read.
+    """
     return select(events, jet_pt(events))
+
+
+@stage
+def selected(of_events: dict[str, Any]) -> dict[str, Any]:
+    """Return what observables and weights need of the selected events."""
+    return {"jets": ak.without_field(of_events["jets"], "qgl"), "b_jets": np.asarray(of_events["b_jets"])}
+
+
+@stage
+def selected_for_ml(of_events: dict[str, Any]) -> dict[str, Any]:
+    """Return the selected objects of events in 4j2b: the models ask for more of them than observables do."""
+    return in_region(of_events, "4j2b")
 
 
 @stage
@@ -74,10 +90,9 @@ def event_weights(chosen: dict[str, Any], systematic: str, corrections: File) ->
 
 @stage
 def ml_features(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Return features of all assignments in 4j2b, how many of them each event has, and whether it is even."""
-    region = in_region(chosen, "4j2b")
-    features, counts = ml.features(region["jets"], region["electrons"], region["muons"])
-    return features, counts, region["is_even"]
+    """Return features of all assignments, how many of them each event has, and whether it is even."""
+    features, counts = ml.features(chosen["jets"], chosen["electrons"], chosen["muons"])
+    return features, counts, np.asarray(chosen["is_even"])
 
 
 @stage
@@ -155,14 +170,15 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
     def process(self, events: Any) -> dict[str, Any]:
         """Return the histograms of one work item; ``events.metadata`` names process and variation."""
         process, variation = events.metadata["process"], events.metadata["variation"]
-        chosen = self._chosen(events, variation)
+        found = self._objects(events, variation)
+        chosen = {name: selected(one) for name, one in found.items()}
         weights = self._weights(process, chosen) if variation == "nominal" else {}
         out: dict[str, Any] = {
             "hist_dict": {region: self._histogram(region, process, chosen, weights) for region in REGIONS},
             "events": {f"{process}__{variation}": count(events)},
         }
         if self.use_ml:
-            best = {name: ml_best(ml_features(one), self.models) for name, one in chosen.items()}
+            best = {name: ml_best(ml_features(selected_for_ml(one)), self.models) for name, one in found.items()}
             out["ml_hist_dict"] = filled_features(process, ml.FEATURES, best, weights)
         return out
 
@@ -170,11 +186,11 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
         """Return the accumulator as it is."""
         return accumulator
 
-    def _chosen(self, events: Any, variation: str) -> dict[str, Any]:
-        """Return the selected events by variation; samples that are a variation themselves have no further ones."""
+    def _objects(self, events: Any, variation: str) -> dict[str, Any]:
+        """Return the selected objects by variation; samples that are a variation themselves have no further ones."""
         if variation != "nominal":
-            return {variation: selected(events, systematics.KINEMATIC["nominal"])}
-        return {name: selected(events, jet_pt) for name, jet_pt in systematics.KINEMATIC.items()}
+            return {variation: objects(events, systematics.KINEMATIC["nominal"])}
+        return {name: objects(events, jet_pt) for name, jet_pt in systematics.KINEMATIC.items()}
 
     def _weights(self, process: str, chosen: dict[str, Any]) -> dict[str, Any]:
         """Return weights by systematic: they reuse the nominal selection and inference."""

@@ -257,6 +257,14 @@ def test_arrays_of_nanoevents_come_back_with_their_behavior() -> None:
         assert ak.all((pairs[:, 0] + pairs[:, 1]).mass >= 0)
 
 
+def test_of_a_selection_only_what_was_selected_is_kept() -> None:
+    events = ak.unflatten(np.arange(10_000.0), np.full(1000, 10))
+    chosen = events[[997, 3]]
+    assert encode(chosen) == encode(ak.Array(chosen.to_list()))
+    assert len(encode(chosen).data) < 1000
+    assert again(chosen).to_list() == chosen.to_list()
+
+
 class Heavy(ak.Array):
     pass
 

@@ -43,9 +43,9 @@ def _write_record(encoder: Encoder, value: Any) -> Node:
 
 
 def _layout(encoder: Encoder, layout: Any) -> Node:
-    # Making the array of its buffers once drops what lies behind all that is reachable, as every reader would.
-    trimmed = ak.from_buffers(*ak.to_buffers(ak.materialize(layout)), highlevel=False)
-    form, length, buffers = ak.to_buffers(trimmed, byteorder="<")
+    # Packed: of a selection only what was selected is written, not all that it was selected from.
+    packed = ak.materialize(layout, highlevel=False).to_packed()
+    form, length, buffers = ak.to_buffers(packed, byteorder="<")
     text = json.dumps(form.to_dict())
     return [text, int(length), [[name, encoder.buffer(raw(np.asarray(buffers[name])))] for name in sorted(buffers)]]
 
