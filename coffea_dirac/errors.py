@@ -6,6 +6,7 @@
     |- ConfigurationError       an option or a call cannot mean anything         -> the corrected call
     |- CredentialError          no proxy or token, expired, wrong group          -> the command to type
     |- JobServiceError          jobs or workers could not be had, or were lost   -> site, id, last words
+    |  `- JobServiceUnreachableError   the service does not answer now; it may again
     |- NoReplicaError           no copy of an input file can be read             -> the option that widens the search
     |- InputError               an input file is not what the plan says          -> file, tree, what to correct
     |- ProcessingError          user code failed in a work item                  -> file, entries, the user's line
@@ -40,6 +41,10 @@ class CredentialError(CoffeaDiracError):
 
 class JobServiceError(CoffeaDiracError):
     """Jobs or workers could not be started, or were lost."""
+
+
+class JobServiceUnreachableError(JobServiceError):
+    """A job service does not answer, or answers that it cannot: what was asked may be asked again."""
 
 
 class NoReplicaError(CoffeaDiracError):

@@ -143,13 +143,59 @@ class Job:
         The command line after the interpreter; secrets never travel here.
     files : mapping
         Name -> content of what lies in the job's working directory, readable by its owner only.
-    site : str
-        Where it shall run, by DIRAC's name; ``""`` for anywhere.
+    name : str
+        What the job is called; it finds this as ``COFFEA_DIRAC_JOB`` in its environment.
+    sites : tuple of str
+        Where it may run, by DIRAC's names; none for anywhere.
+    banned_sites : tuple of str
+        Where it must not run.
+    cores : int
+        Processors it uses.
+    memory_bytes : int
+        Memory it needs; 0 if that is not known.
+    cpu_time_s : int
+        How long it may run.
+    tags : tuple of str
+        What else the place must have, by DIRAC's names, as in ``("GPU",)``.
+    environment : str
+        Where the interpreter comes from at the site; see `coffea_dirac.dirac.script`.
+    setup : str
+        Shell commands before the interpreter starts.
     """
 
     arguments: tuple[str, ...]
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    name: str = ""
+    sites: tuple[str, ...] = ()
+    banned_sites: tuple[str, ...] = ()
+    cores: int = 1
+    memory_bytes: int = 0
+    cpu_time_s: int = 21_600
+    tags: tuple[str, ...] = ()
+    environment: str = ""
+    setup: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """What a job service knows of a job.
+
+    Parameters
+    ----------
+    status : JobStatus
+        In our words.
+    told : str
+        In the service's own words, as in ``"Waiting, Pilot Agent Submission"``.
+    site : str
+        Where it is; empty if that is not decided.
+    since : str
+        When that was said last, in ISO 8601; empty if that is not known.
+    """
+
+    status: JobStatus
+    told: str = ""
     site: str = ""
+    since: str = ""
 
 
 @runtime_checkable
@@ -162,6 +208,10 @@ class JobService(Protocol):
 
     def status(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
         """Return the status of each job."""
+        ...
+
+    def describe(self, ids: Sequence[str]) -> Mapping[str, JobFacts]:
+        """Return all that is known of each job, in as few requests as can be."""
         ...
 
     def kill(self, ids: Sequence[str]) -> None:

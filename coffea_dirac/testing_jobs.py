@@ -113,6 +113,17 @@ class JobServiceTests:
         self.wait(service, job_id, "done", "failed")
         assert "secret 0o600" in service.logs(job_id)
 
+    def test_job_finds_its_name_in_its_environment(self, service: JobService) -> None:
+        (job_id,) = service.submit([Job(("-c", "import os; print(os.environ['COFFEA_DIRAC_JOB'])"), name="worker-7")])
+        self.wait(service, job_id, "done", "failed")
+        assert service.logs(job_id).strip() == "worker-7"
+
+    def test_description_agrees_with_status(self, service: JobService) -> None:
+        job_id = self.run(service, "raise SystemExit(3)", "failed")
+        facts = service.describe([job_id])[job_id]
+        assert facts.status == "failed"
+        assert facts.told
+
     def test_unknown_job_is_an_error_that_names_it(self, service: JobService) -> None:
         with pytest.raises(JobServiceError, match="no-such-job"):
             service.status(["no-such-job"])

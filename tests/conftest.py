@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import servers
+from grids import grid as grid
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and what it starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

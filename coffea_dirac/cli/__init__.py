@@ -8,13 +8,15 @@ from __future__ import annotations
 import typer
 
 from coffea_dirac.cli.cache import cache_app
+from coffea_dirac.cli.grid import grid_app
 from coffea_dirac.cli.plan import plan
 
-app = typer.Typer(help="Look into a cache of coffea_dirac and keep it in order.", no_args_is_help=True)
+app = typer.Typer(help="Caches of coffea_dirac, plans of runs, a grid in a box.", no_args_is_help=True)
 app.add_typer(cache_app, name="cache")
+app.add_typer(grid_app, name="grid")
 app.command("plan")(plan)
 
 
 @app.callback()
 def _main() -> None:
-    """Look into a cache of coffea_dirac and keep it in order."""
+    """Look into caches, plan runs, start a grid in a box."""

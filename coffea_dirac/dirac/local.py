@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from coffea_dirac.errors import JobServiceError
-from coffea_dirac.interfaces import Job, JobStatus
+from coffea_dirac.interfaces import Job, JobFacts, JobStatus
 
 LOG_BYTES = 1 << 20
 """How much of the end of a job's log is returned."""
@@ -111,6 +111,17 @@ class LocalJobs:
         """
         return {job_id: _status(self._process(job_id)) for job_id in ids}
 
+    def describe(self, ids: Sequence[str]) -> Mapping[str, JobFacts]:
+        """Return what is known of each job.
+
+        Raises
+        ------
+        JobServiceError
+            An id is not one of this service's.
+        """
+        found = {job_id: self._process(job_id) for job_id in ids}
+        return {job_id: JobFacts(_status(one), _last_words(one).strip("()\n")) for job_id, one in found.items()}
+
     def kill(self, ids: Sequence[str]) -> None:
         """End jobs and all they started; one that has ended already is no error."""
         for process in [self._process(job_id) for job_id in ids]:
@@ -174,14 +185,14 @@ def _popen(job: Job, session: Path) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=subprocess.STDOUT,
             cwd=session,
-            env=_environment(),
+            env=_environment(job),
             start_new_session=True,
         )
 
 
-def _environment() -> dict[str, str]:
+def _environment(job: Job) -> dict[str, str]:
     """Return the jobs' environment: ours, with one thread per library unless the user chose otherwise."""
-    return {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ, "PYTHONUNBUFFERED": "1"}
+    return {**dict.fromkeys(THREAD_VARIABLES, "1"), **os.environ, "PYTHONUNBUFFERED": "1", "COFFEA_DIRAC_JOB": job.name}
 
 
 def _has_ended(process: _Process) -> bool:
