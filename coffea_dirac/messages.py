@@ -119,9 +119,11 @@ def _place(item: Any) -> str:
 
 def _again(item: Any, call: ProcessingCall) -> str:
     schema = getattr(call.arguments["schema"], "__name__", call.arguments["schema"])
+    # Not "processor": where this is pasted, that is coffea's module.
+    processor = getattr(call.processor, "__name__", f"{type(call.processor).__name__}(...)")
     return (
         "To run it again in this process: processor.Runner(executor=DiracExecutor(inline=True, cache=None), "
-        f"schema={schema})([{_item_call(item)}], processor)"
+        f"schema={schema})([{_item_call(item)}], {processor})"
     )
 
 

@@ -76,11 +76,7 @@ class LocalStore:
         if folder:
             _check(folder)
         try:
-            return sorted(
-                blob
-                for blob in _walk(self.path / folder, f"{folder}/" if folder else "")
-                if blob.name.startswith(prefix)
-            )
+            return sorted(_walk(self.path / folder, f"{folder}/" if folder else "", prefix))
         except OSError as error:
             raise _explained("list", self.path / folder, error) from error
 
@@ -163,23 +159,27 @@ def _check(name: str) -> None:
         )
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[Blob]:
-    """Yield what lies in a folder; what vanishes meanwhile is left out, another process may be deleting."""
+def _walk(folder: Path, above: str, prefix: str) -> Iterator[Blob]:
+    """Yield what lies in a folder; what vanishes meanwhile is left out, another process may be deleting.
+
+    `above` is the name of the folder.  Only that whose name starts with `prefix` is looked at: a stat may be slow.
+    """
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return
     for entry in entries:
-        if entry.name.startswith("."):
+        name = above + entry.name
+        if entry.name.startswith(".") or not name.startswith(prefix):
             continue
         if entry.is_dir():
-            yield from _walk(folder / entry.name, f"{prefix}{entry.name}/")
+            yield from _walk(folder / entry.name, f"{name}/", prefix)
             continue
         try:
             facts = entry.stat()
         except FileNotFoundError:
             continue
-        yield Blob(prefix + entry.name, facts.st_size, facts.st_mtime)
+        yield Blob(name, facts.st_size, facts.st_mtime)
 
 
 def _read_all(descriptor: int, first: int, last: int) -> bytes:
