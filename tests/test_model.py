@@ -61,7 +61,9 @@ def check_success(world: World, step: Step, run: Ran) -> None:
     if present:
         check_values(world, step, run, present)
     is_halved = run.halved in run.raised
-    world.kept |= {item.key for item in present if not (is_halved and item.place == run.halved)}
+    # What was damaged before may have been loaded merged: nobody has seen then whether its own record is sound.
+    seen = [item for item in present if item.place in run.executed or item.key not in world.doubtful]
+    world.kept |= {item.key for item in seen if not (is_halved and item.place == run.halved)}
 
 
 def check_values(world: World, step: Step, run: Ran, present: list[Any]) -> None:

@@ -29,6 +29,7 @@ _NAME_OPERATIONS = frozenset(
     if name in ("LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_FROM_DICT_OR_GLOBALS")
 )
 _NODES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")  # where statements hold statements
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Source:
 
     @functools.cached_property
     def _by_name(self) -> Mapping[str, list[tuple[CodeType, Any]]]:
+        codes = list(_nested(self._code))
         nodes: dict[tuple[str, int], list[Any]] = {}
-        for node in ast.walk(self.tree):
-            if isinstance(node, _NODES):
-                first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
-                nodes.setdefault((getattr(node, "name", "<lambda>"), first), []).append(node)
+        for node in _functions(self.tree, lambdas=any(code.co_name == "<lambda>" for code in codes)):
+            first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", ()))])
+            nodes.setdefault((getattr(node, "name", "<lambda>"), first), []).append(node)
         found: dict[str, list[tuple[CodeType, Any]]] = {}
-        for code in _nested(self._code):
+        for code in codes:
             candidates = nodes.get((code.co_name, code.co_firstlineno), [])
             node = candidates[0] if len(candidates) == 1 else _by_position(code, candidates)
             if node is not None:
@@ -88,6 +89,20 @@ class Source:
     def names_of(self, code: CodeType) -> frozenset[str]:
         """Return what the code object would look up if it was compiled with its asserts."""
         return _names(code) | self._names_of.get((code.co_qualname, code.co_firstlineno), frozenset())
+
+
+def _functions(tree: ast.Module, *, lambdas: bool) -> Iterator[Any]:
+    """Yield the nodes of functions; expressions, most of a tree, need a look only for lambdas."""
+    if lambdas:
+        yield from (node for node in ast.walk(tree) if isinstance(node, _NODES))
+        return
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, _NODES):
+            yield node
+        for block in _BLOCKS:
+            waiting.extend(getattr(node, block, ()))
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import os
 import re
 import sys
 import sysconfig
@@ -121,12 +122,13 @@ def _changed(folder: Path) -> int:
 @functools.lru_cache(maxsize=256)
 def _metadata_in(folder: str, _changed_ns: int) -> tuple[Path, ...]:
     try:
-        entries = sorted(Path(folder).iterdir())
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - a thousand names, of which some are wanted
     except OSError:
         return ()
     # An egg-info beside sources is a checkout (setup.py develop); only in a library directory is it an installation.
     kinds = (".dist-info", ".egg-info") if Path(folder).name in _LIBRARY_DIRECTORIES else (".dist-info",)
-    return tuple(entry for entry in entries if entry.suffix in kinds and entry.is_dir())
+    entries = (Path(folder, name) for name in names if name.endswith(kinds))
+    return tuple(entry for entry in entries if entry.is_dir())
 
 
 @functools.lru_cache(maxsize=4096)
