@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coffea_dirac.cache import StageCache
+    from coffea_dirac.client import DiracClient
     from coffea_dirac.cluster import DiracCluster
     from coffea_dirac.codecs import register_codec
     from coffea_dirac.errors import CoffeaDiracError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CoffeaDiracError",
+    "DiracClient",
     "DiracCluster",
     "DiracExecutor",
     "File",
@@ -29,6 +31,7 @@ __all__ = [
 # Each name is imported when it is first asked for: a scheduler needs no coffea, a full hit needs no distributed.
 _ROOMS = {
     "CoffeaDiracError": "errors",
+    "DiracClient": "client",
     "DiracCluster": "cluster",
     "DiracExecutor": "executor",
     "File": "files",

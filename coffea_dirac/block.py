@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from coffea.processor import ProcessorABC
@@ -15,6 +15,9 @@ from coffea_dirac.discovery import Window, files_named
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.evaluation import Evaluator, Place
 from coffea_dirac.explaining import Explainer, Records
+from coffea_dirac.graph.door import Door, Graphs
+from coffea_dirac.graph.doors import OPEN
+from coffea_dirac.graph.seam import close_door, open_door
 from coffea_dirac.handles import ACTIVE, Graph, Handle
 from coffea_dirac.interfaces import Row, Store
 from coffea_dirac.keeper import Keeper
@@ -33,8 +36,10 @@ class Cache(Records, Protocol):
     def begin(self) -> str: ...  # noqa: D102 - as StageCache has it
     def end(self) -> None: ...  # noqa: D102
     def index(self) -> packs.Index: ...  # noqa: D102
+    def read(self, rows: Sequence[Row]) -> dict[Row, bytes]: ...  # noqa: D102
     def give_up(self, why: str) -> None: ...  # noqa: D102
     def noted(self, rows: Iterable[Row]) -> None: ...  # noqa: D102
+    def warn_once(self, what: str, why: str) -> None: ...  # noqa: D102
     def twin(self) -> Cache: ...  # noqa: D102
 
 
@@ -47,10 +52,12 @@ class Block:
         A cache of its own, whose session this is.
     report : Report
         Gets the outcomes.
+    graphs : Graphs
+        How dask graphs go through the cache.
     """
 
-    def __init__(self, cache: Cache, report: Report) -> None:
-        self._cache, self.report = cache, report
+    def __init__(self, cache: Cache, report: Report, graphs: Graphs) -> None:
+        self._cache, self.report, self._graphs = cache, report, graphs
         self._explainer = Explainer(cache)
         self._token: Any = None
 
@@ -63,12 +70,18 @@ class Block:
         self._templates = Templates(None, files_named, is_watching=True)
         self._graph = Graph(self._templates, self._value, find_source=lambda value: source_of(value, identities))
         self._token = ACTIVE.set(self._graph)
+        self._door = Door(cache, session, self.report, self._graphs)
+        self._door_token = OPEN.set(self._door)
+        open_door()
 
     def leave(self) -> None:
         """Write what is left, and close the session."""
+        close_door()
+        OPEN.reset(self._door_token)
         ACTIVE.reset(self._token)
         self._graph.is_over = True
         self._settle()
+        self._door.leave()
         self._cache.end()
 
     def _value(self, handle: Handle) -> Any:

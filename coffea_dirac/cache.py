@@ -12,7 +12,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from coffea_dirac import codecs, housekeeping, packs
 from coffea_dirac.context import let
@@ -26,6 +26,9 @@ ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
 QUOTA_VARIABLE = "COFFEA_DIRAC_CACHE_QUOTA"
 # More sessions make every run slower: then their indexes become one.
 MOST_SESSIONS = 64
+
+
+Marked = TypeVar("Marked")
 
 
 class CacheWarning(UserWarning):
@@ -61,6 +64,8 @@ class StageCache:
     url : str or path-like or Store
         Where the records are kept: a directory, a ``file://`` URL, or any `coffea_dirac.interfaces.Store`.  Nothing is
         touched before the first look-up.
+    policy : {"marked", "all"}
+        Which results of dask graphs are kept: outputs, ``@stage`` functions and what `keep` has marked, or every task.
     quota : str or int or None
         How large a local store may get, ``"20 GB"`` if nothing is said, or what ``COFFEA_DIRAC_CACHE_QUOTA`` says
         (a size, or ``none``); at the end of a run what was not used for longest goes.  None for no limit.
@@ -78,8 +83,19 @@ class StageCache:
     {}
     """
 
-    def __init__(self, url: str | os.PathLike[str] | Store, *, quota: str | int | None = "default") -> None:
+    def __init__(
+        self,
+        url: str | os.PathLike[str] | Store,
+        *,
+        policy: Literal["marked", "all"] = "marked",
+        quota: str | int | None = "default",
+    ) -> None:
+        if policy not in ("marked", "all"):
+            raise ConfigurationError(f"policy is {policy!r}: it is 'marked' (outputs and stages) or 'all' (every task)")
         self.store: Store = open_store(url)
+        self.policy: Literal["marked", "all"] = policy
+        self.marked: set[Any] = set()
+        """The dask keys that `keep` has marked."""
         self.quota_bytes = _quota_bytes(self.store, quota)
         self._index: packs.Index | None = None
         self._session = ""
@@ -92,20 +108,52 @@ class StageCache:
         """What the last ``with`` block did, or what wrapped processors did in this process."""
 
     def __enter__(self) -> StageCache:
-        """Let calls of ``@stage`` functions go through this cache until the end of the block."""
+        """Let ``@stage`` functions and dask's ``compute`` go through this cache until the end of the block."""
         from coffea_dirac.block import Block
+        from coffea_dirac.graph.door import Graphs
 
         if self._block is not None:
             raise ConfigurationError(f"{self!r} is in a `with` block already: use a StageCache of its own for this one")
         self.report = Report()
         # A session of its own: an executor may use this cache inside the block.
-        self._block = Block(self.twin(), self.report)
+        graphs = Graphs(self.policy, memo_place(self), self.marked)
+        self._block = Block(self.twin(), self.report, graphs)
         self._block.enter()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         block, self._block = self._block, None
         block.leave()
+
+    def keep(self, collection: Marked) -> Marked:
+        """Mark a dask collection inside of a larger graph: its results are kept too, for when what uses it changes.
+
+        Parameters
+        ----------
+        collection : dask collection
+            An array, a delayed value, a dataframe, ...
+
+        Returns
+        -------
+        dask collection
+            The same.
+
+        Examples
+        --------
+        >>> import dask, tempfile
+        >>> cache = StageCache(tempfile.mkdtemp())
+        >>> selected = cache.keep(dask.delayed(sorted)([3, 1, 2]))
+        >>> with cache:
+        ...     dask.delayed(sum)(selected).compute()
+        6
+        >>> cache.report.counts
+        {'loaded': 0, 'computed': 2, 'cut': 0}
+        """
+        from dask.core import flatten
+
+        asked: Any = collection
+        self.marked.update(flatten(asked.__dask_keys__()))
+        return collection
 
     def wrap(self, processor: Any) -> Any:
         """Return a processor whose ``@stage`` functions go through this cache, for any executor.
@@ -191,13 +239,13 @@ class StageCache:
 
     def twin(self) -> StageCache:
         """Return another cache over the same store, with a session of its own."""
-        return StageCache(self.store, quota=self.quota_bytes)
+        return StageCache(self.store, policy=self.policy, quota=self.quota_bytes)
 
     def __repr__(self) -> str:
         return f"StageCache({self.store.url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), quota=self.quota_bytes), (self.store,)
+        return functools.partial(type(self), policy=self.policy, quota=self.quota_bytes), (self.store,)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a fingerprint has of a processor that holds a cache: nothing, as a place changes no result."""
@@ -334,6 +382,12 @@ class StageCache:
                 stacklevel=5,
             )
 
+    def warn_once(self, what: str, why: str) -> None:
+        """Warn of the first of its kind in a session."""
+        if what not in self._told:
+            self._told.add(what)
+            warnings.warn(f"{what}: {why}", CacheWarning, stacklevel=5)
+
     def use(self, rows: Iterable[Row]) -> None:
         """Take notice of rows whose results were used without reading them here: they count as used for `gc`."""
         self._used.extend(rows)
@@ -358,7 +412,7 @@ class StageCache:
             if session:
                 self._guard(lambda: index.gather(session, self._rows))
 
-    def keep(self, records: Sequence[Record]) -> list[Row]:
+    def keep_records(self, records: Sequence[Record]) -> list[Row]:
         """Write records as one pack; return where they lie, nothing if the store cannot be written."""
         if not self._session or self._problem or not records:
             return []

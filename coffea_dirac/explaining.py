@@ -19,7 +19,7 @@ class Records(Protocol):
 
     def look_up(self, keys: Iterable[str]) -> dict[str, list[Row]]: ...  # noqa: D102 - as StageCache has it
     def load(self, rows: Sequence[Row]) -> dict[Row, Any]: ...  # noqa: D102
-    def keep(self, records: Sequence[Record]) -> list[Row]: ...  # noqa: D102
+    def keep_records(self, records: Sequence[Record]) -> list[Row]: ...  # noqa: D102
     def earlier(self, stages: Iterable[str]) -> dict[str, list[Row]]: ...  # noqa: D102
 
 
@@ -41,7 +41,7 @@ def why_new(records: Records, stage: str, ingredients: Ingredients) -> Mapping[s
     # Others may read the store.
     payload = codecs.encode(tree_without_secrets(ingredients.tree))
     info = {"template": ingredients.digest, "created_s": round(time.time(), 3)}
-    records.keep([Record(key, payload.data, payload.codec, info=info)])
+    records.keep_records([Record(key, payload.data, payload.codec, info=info)])
     return why
 
 

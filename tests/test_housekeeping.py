@@ -307,7 +307,7 @@ def test_runs_do_not_get_slower_with_the_number_of_past_runs(tmp_path: Path) -> 
     for n in range(150):
         cache = StageCache(tmp_path)
         assert cache.begin()
-        cache.keep([Record(f"{n:064x}", b"x" * 100, "bytes", info={"stage": "s"})])
+        cache.keep_records([Record(f"{n:064x}", b"x" * 100, "bytes", info={"stage": "s"})])
         cache.end()
         most = max(most, blobs_of(store, ".idx"))
     assert most <= 65

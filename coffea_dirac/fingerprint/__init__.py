@@ -18,7 +18,7 @@ from coffea_dirac.fingerprint import functions, values
 from coffea_dirac.fingerprint.diff import Difference, diff
 from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.values import digest_file
-from coffea_dirac.fingerprint.walk import Walker, behaviours
+from coffea_dirac.fingerprint.walk import Special, Walker, behaviours
 from coffea_dirac.interfaces import Json
 
 __all__ = ["Difference", "Ingredients", "describe", "diff", "digest_file", "digest_value", "fingerprint", "ingredients"]
@@ -118,7 +118,11 @@ def ingredients(
 
 
 def describe(
-    roots: Mapping[str, object], *, omit: Collection[str] = (), sources: Mapping[str, str] | None = None
+    roots: Mapping[str, object],
+    *,
+    omit: Collection[str] = (),
+    sources: Mapping[str, str] | None = None,
+    special: Special | None = None,
 ) -> Ingredients:
     """Return the ingredients of named values.
 
@@ -130,6 +134,8 @@ def describe(
         Methods of the root instances' classes, bases included, that enter only if other reachable code names them.
     sources : mapping, optional
         ``sources`` of another process's ingredients, for code whose source is not at hand here.
+    special : callable, optional
+        ``special(walker, value)`` is asked first for functions, classes and instances; None: encode it as usual.
 
     Returns
     -------
@@ -146,7 +152,7 @@ def describe(
     >>> describe({"cut": 30}).tree["roots"]
     {'cut': 'int 30'}
     """
-    return _describe(roots, omit=omit, sources=sources)
+    return _describe(roots, omit=omit, sources=sources, special=special)
 
 
 def digest_value(value: object) -> str:
@@ -183,11 +189,12 @@ def _describe(
     sources: Mapping[str, str] | None = None,
     inputs: Json = (),
     named_files: bool = False,
+    special: Special | None = None,
 ) -> Ingredients:
     """Walk, and walk again if reachable code reads docstrings or annotations, or names what was left out."""
     omit, docs, annotations = frozenset(omit), False, False
     while True:
-        walker = Walker(omit=omit, given=sources, docs=docs, annotations=annotations)
+        walker = Walker(omit=omit, given=sources, docs=docs, annotations=annotations, special=special)
         walker.omitting = {c for value in roots.values() for c in type(_instance(value)).__mro__} if omit else set()
         walker.root_names |= {str(getattr(value, "__name__", "")) for value in roots.values()}
         tree: dict[str, Json] = {"scheme": SCHEME, "roots": walker.run(roots)}

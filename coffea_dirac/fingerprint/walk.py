@@ -11,7 +11,7 @@ import os
 import sys
 import types
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from coffea_dirac.interfaces import Json
 
 _DATA_READERS = frozenset({"resources", "files", "get_data"})
 _MAXIMUM_NAME = 1024
+Special = Callable[["Walker", Any], Json]
+"""Encodes what a caller knows better than this room; None for everything else."""
 
 
 class Walker:
@@ -38,6 +40,8 @@ class Walker:
         Source texts by file name, for code that is not importable here.
     docs, annotations : bool
         Whether some reachable code reads docstrings or annotations, so that they count.
+    special : callable, optional
+        Asked first for functions, classes and instances.
     """
 
     def __init__(
@@ -47,7 +51,9 @@ class Walker:
         given: Mapping[str, str] | None = None,
         docs: bool = False,
         annotations: bool = False,
+        special: Special | None = None,
     ) -> None:
+        self.special = special
         self.omit, self.docs, self.annotations = frozenset(omit), docs, annotations
         self.given: Mapping[str, str] = given or {}
         self.nodes: dict[str, Json] = {}
@@ -152,6 +158,8 @@ class Walker:
 
     def _other(self, value: Any) -> Json:
         kind = type(value)
+        if self.special is not None and (known := self.special(self, value)) is not None:
+            return known
         for kinds, encoder in _KINDS:
             if issubclass(kind, kinds):
                 return encoder(self, value)
@@ -179,13 +187,14 @@ class Walker:
             return sorted((self.encode(e) for e in found), key=values.canonical)
         keyed = []
         for element in found:
-            other = Walker(given=self.given, docs=self.docs, annotations=self.annotations)
+            other = Walker(given=self.given, docs=self.docs, annotations=self.annotations, special=self.special)
             other.module_name, other.root, other._path = self.module_name, self.root, [*self._path, "{...}"]
             keyed.append((values.canonical([other.run({"": element}), other.nodes]), element))
         return [self.encode(element) for _, element in sorted(keyed, key=lambda pair: pair[0])]
 
     def _path_like(self, value: Any) -> Json:
         """Encode a path by the content of its file, and by its name where there is none."""
+        self.guard.is_changeable = True
         name = os.fspath(value)
         kind = "path" if isinstance(value, Path) else self.class_of(value)
         travels = type(value).__module__ == f"{OWN}.files"
@@ -276,13 +285,16 @@ _KINDS: tuple[tuple[Any, Any], ...] = (
 )
 
 
-def behaviours(walker: Walker) -> Json:
-    """Return the user's entries in ``ak.behavior``: awkward looks them up by the names of records."""
+def behaviours(walker: Walker, found: Mapping[Any, Any] | None = None) -> Json:
+    """Return the user's entries in `found`, or in ``ak.behavior``: awkward looks them up by the names of records.
+
+    The entries of libraries follow their versions; their order, the hash seed.
+    """
     awkward = sys.modules.get("awkward")
-    if awkward is None:
-        return []
+    if found is None:
+        found = awkward.behavior if awkward is not None else {}
     mine = []
-    for key, value in list(awkward.behavior.items()):
+    for key, value in list(found.items()):
         module = functions.module_of(value)
         if module and origin_of(module).kind == "user":
             mine.append((values.canonical(walker.encode(key)), value))

@@ -1,0 +1,234 @@
+"""The door for dask graphs: plans what a graph loads and computes, and tells the report of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from coffea_dirac.context import let
+from coffea_dirac.errors import CorruptRecordError, StoreError
+from coffea_dirac.explaining import Explainer, Records
+from coffea_dirac.graph import nodes, tasks
+from coffea_dirac.graph.collections import Asked, Planned, asked, groups, optimise
+from coffea_dirac.graph.doors import OPEN, SHUT
+from coffea_dirac.graph.look_up import LookUp
+from coffea_dirac.graph.nodes import Key, Table
+from coffea_dirac.graph.plan import Plan, Planner, Policy, inherited
+from coffea_dirac.graph.prints import Prints
+from coffea_dirac.graph.rewrite import Rewriter
+from coffea_dirac.graph.values import Values
+from coffea_dirac.interfaces import Outcome, Row, Store
+from coffea_dirac.memo import IdentityMemo
+from coffea_dirac.packs.pack import SESSIONS, read_footer
+from coffea_dirac.report import Report
+
+_logger = logging.getLogger(__name__)
+
+
+class Cache(Records, Protocol):
+    """What a `StageCache` does for graphs."""
+
+    store: Store
+
+    def read(self, rows: Sequence[Row]) -> dict[Row, bytes]: ...  # noqa: D102 - as StageCache has it
+    def give_up(self, why: str) -> None: ...  # noqa: D102
+    def noted(self, rows: Iterable[Row]) -> None: ...  # noqa: D102
+    def warn_once(self, what: str, why: str) -> None: ...  # noqa: D102
+
+
+@dataclass
+class Planning:
+    """One graph on its way through the door."""
+
+    view: nodes.View
+    prints: Prints
+    look_up: LookUp
+    plan: Plan
+    rewriter: Rewriter
+
+
+@dataclass
+class Graphs:
+    """How graphs go through a cache: which results are kept, and where what is known of input files lies."""
+
+    policy: Policy = "marked"
+    memo_place: Path | None = None
+    marked: set[Key] = field(default_factory=set)
+
+
+class Door:
+    """Graphs of one ``with StageCache(...)`` block, or of one `DiracClient`.
+
+    Parameters
+    ----------
+    cache : Cache
+        A cache whose session is open.
+    session : str
+        Its session, empty if nothing can be kept.
+    report : Report
+        Gets the outcomes.
+    graphs : Graphs
+        What is kept.
+
+    Attributes
+    ----------
+    flush_workers : callable
+        Whoever has workers has them write what they hold.
+    """
+
+    def __init__(self, cache: Cache, session: str, report: Report, graphs: Graphs) -> None:
+        self._cache, self._session, self._report, self._graphs = cache, session, report, graphs
+        memo = IdentityMemo()
+        memo.attach(graphs.memo_place)
+        self._values = Values(memo)
+        self._explainer = Explainer(cache)
+        self._packs: set[str] = set()
+        self._known: dict[Key, str] = {}
+        self._is_used = False
+        self.flush_workers: Callable[[], None] = lambda: None
+
+    # ---------------------------------------------------------------- planning
+
+    def planned(
+        self, collections: Iterable[Any], *, is_optimised: bool, options: Mapping[str, Any]
+    ) -> list[Planned] | None:
+        """Return stand-ins for collections, with a smaller graph; None, with one warning, if that cannot be made."""
+        with let(OPEN, SHUT):
+            try:
+                found = asked(collections, is_optimised=is_optimised)
+                graph = nodes.merged([one.graph for one in found])
+                planning = self._planning(graph, [key for one in found for key in one.keys])
+                parts = []
+                for group in groups(found):
+                    whole = nodes.merged([one.graph for one in group])
+                    wanted = list(dict.fromkeys(key for one in group for key in one.keys))
+                    how = optimise(group, options) if is_optimised else None
+                    parts += planning.rewriter.reduced(whole, wanted, how)
+                return self._stand_ins(found, parts, planning)
+            except Exception as error:  # noqa: BLE001 - whatever a graph is made of, dask computes it as it is
+                self._passes_through(error)
+                return None
+
+    def _stand_ins(self, found: list[Asked], parts: list[Table], planning: Planning) -> list[Planned]:
+        small = nodes.assembled(parts)
+        self._tell(planning)
+        return [Planned(one.collection, small, one.nested_keys) for one in found]
+
+    def reduced(self, graph: Mapping[Key, Any], keys: Any) -> Any:
+        """Return a smaller graph for `keys` of one that nobody optimises; itself if that cannot be made."""
+        with let(OPEN, SHUT):
+            try:
+                wanted = list(dict.fromkeys(nodes.flat([keys])))
+                planning = self._planning(graph, wanted)
+                small = nodes.assembled(planning.rewriter.reduced(graph, wanted, None))
+                self._tell(planning)
+                return small
+            except Exception as error:  # noqa: BLE001 - as in `planned`
+                self._passes_through(error)
+                return graph
+
+    def _passes_through(self, error: Exception) -> None:
+        _logger.debug("a dask graph passes through", exc_info=error)
+        self._cache.warn_once(
+            f"a dask graph is computed as it is, without {self._cache!r}", f"{type(error).__name__}: {error}"
+        )
+
+    def _planning(self, graph: Any, wanted: Sequence[Key]) -> Planning:
+        self.settle()
+        self._is_used = True
+        view, values, look_up = nodes.view(graph), self._values, LookUp(self._cache)
+        values.begin()
+        values.prepare(nodes.trees_read(view))
+        outside = {key: row for key, digest in self._known.items() if (row := look_up.row(digest)) is not None}
+        prints = Prints(view, values, {key: row.key for key, row in outside.items()})
+        plan = Planner(prints, look_up, self._graphs.policy, self._graphs.marked).plan(wanted)
+        gained = inherited(plan, prints, {key: row.inputs for key, row in outside.items()})
+        store = self._cache.store
+        ignored = {os.path.realpath(name) for name in (*values.files, store.url.removeprefix("file://"))}
+        place = tasks.Place(store, self._session, tuple(sorted(ignored)))
+        self._known.update(
+            {key: digest for key in wanted if (digest := plan.keeps.get(key) or _of_row(plan, key)) is not None}
+        )
+        return Planning(view, prints, look_up, plan, Rewriter(view, plan, place, self._namer(view), gained))
+
+    def _namer(self, view: nodes.View) -> Callable[[Key], tuple[str, str]]:
+        """Return what tells the name of a key's stage and the digest of its function."""
+        known: dict[int, tuple[str, str]] = {}
+
+        def named(key: Key) -> tuple[str, str]:
+            layer = view.layer(key)
+            node = layer.task if layer is not None else view.node(key)
+            func = nodes.innermost(node)
+            if id(func) not in known:
+                known[id(func)] = nodes.name_of(node), self._values.described(func).digest
+            return known[id(func)]
+
+        return named
+
+    # ---------------------------------------------------------------- telling
+
+    def _tell(self, planning: Planning) -> None:
+        plan, named, reasons = planning.plan, planning.rewriter.templates, planning.look_up.reasons
+        for key, found in plan.loads.items():
+            stage = str(found.row.info.get("stage", "")) or named(key)[0]
+            self._report.add(Outcome(stage, found.row.key, "loaded", None, 0.0, work_items=0))
+        outcomes = []
+        for key, digest in plan.keeps.items():
+            stage, template = named(key)
+            why = reasons.get(digest, {"reason": "new input"})
+            outcomes.append(Outcome(stage, digest, "computed", {**why, "template": template}, work_items=0))
+        for outcome in self._explainer.explained(outcomes, self._values.ingredients):
+            self._report.add(outcome)
+        for key, why_not in plan.unknown.items():
+            told = {"reason": "no fingerprint", "where": why_not}
+            self._report.add(Outcome(nodes.name_of_key(planning.view, key), "", "computed", told, work_items=0))
+        if plan.unknown:
+            self._cache.warn_once(
+                "a result of a dask graph is computed and not kept", next(iter(plan.unknown.values()))
+            )
+
+    # ---------------------------------------------------------------- what was written
+
+    def settle(self) -> None:
+        """Take notice of what was kept since the last time, here and by workers."""
+        if not self._is_used or not self._session:
+            return
+        self.flush_workers()
+        writer = tasks.writer_of(tasks.Place(self._cache.store, self._session))
+        rows = writer.taken()
+        self._packs.update(row.pack for row in rows)
+        if writer.problem:
+            self._cache.give_up(writer.problem)
+        try:
+            rows += self._rows_of_others()
+        except StoreError as error:
+            self._cache.give_up(str(error))
+        self._cache.noted(rows)
+        for note in [str(row.info["note"]) for row in rows if row.key == tasks.NOTES]:
+            self._report.note(note)
+            self._cache.warn_once("a result of a dask graph is not kept", note)
+
+    def _rows_of_others(self) -> list[Row]:
+        rows = []
+        for blob in self._cache.store.list(f"{SESSIONS}{self._session}/p/"):
+            if blob.name not in self._packs:
+                self._packs.add(blob.name)
+                try:
+                    table = read_footer(self._cache.store, blob.name)
+                except CorruptRecordError:
+                    continue
+                rows += [table.row(i) for i in range(len(table))]
+        return rows
+
+    def leave(self) -> None:
+        """Write what is left."""
+        self.settle()
+        tasks.close(tasks.Place(self._cache.store, self._session))
+
+
+def _of_row(plan: Plan, key: Key) -> str | None:
+    return plan.loads[key].row.key if key in plan.loads else None

@@ -1,0 +1,81 @@
+"""What is kept and sound of the keys of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from coffea_dirac.discovery import Checker
+from coffea_dirac.graph.nodes import Key
+from coffea_dirac.graph.plan import Found
+from coffea_dirac.interfaces import Json, Row
+from coffea_dirac.rows import choose
+
+# So much of what is to be loaded is held from the look-up on; the rest is read again where it is needed.
+HELD_BYTES, HELD_EACH_BYTES, READ_BYTES = 256 << 20, 1 << 20, 64 << 20
+
+
+class Kept(Protocol):
+    """What a `StageCache` does for a look-up."""
+
+    def look_up(self, keys: Iterable[str]) -> dict[str, list[Row]]: ...  # noqa: D102 - as StageCache has it
+    def read(self, rows: Sequence[Row]) -> dict[Row, bytes]: ...  # noqa: D102
+
+
+class LookUp:
+    """Finds results for one plan, and reads and verifies each: a worker could not compute it after all.
+
+    Parameters
+    ----------
+    kept : Kept
+        The cache.
+
+    Attributes
+    ----------
+    reasons : dict of str to mapping
+        Fingerprint -> why what is kept under it is of no use.
+    """
+
+    def __init__(self, kept: Kept) -> None:
+        self._kept, self._checker, self._held_bytes = kept, Checker(), 0
+        self.reasons: dict[str, Mapping[str, Json]] = {}
+
+    def row(self, fingerprint: str) -> Row | None:
+        """Return the row of a fingerprint that holds now."""
+        return self._rows([fingerprint]).get(fingerprint)
+
+    def __call__(self, wanted: Mapping[Key, str]) -> dict[Key, Found]:
+        """Return what is kept and sound of some keys."""
+        rows = self._rows(dict.fromkeys(wanted.values()))
+        sound = self._verified(list(rows.values()))
+        self.reasons.update({f: {"reason": "unreadable"} for f, row in rows.items() if row not in sound})
+        return {key: sound[rows[f]] for key, f in wanted.items() if f in rows and rows[f] in sound}
+
+    def _rows(self, fingerprints: Iterable[str]) -> dict[str, Row]:
+        found = {}
+        for fingerprint, candidates in self._kept.look_up(fingerprints).items():
+            row, why = choose(candidates, self._checker, lambda name: "absent", {})
+            if row is not None:
+                found[fingerprint] = row
+            elif why is not None:
+                self.reasons[fingerprint] = why
+        return found
+
+    def _verified(self, rows: list[Row]) -> dict[Row, Found]:
+        found: dict[Row, Found] = {}
+        part, size = list[Row](), 0
+        for i, row in enumerate(rows):
+            part.append(row)
+            size += row.length
+            if size < READ_BYTES and i + 1 < len(rows):
+                continue
+            for one, payload in self._kept.read(part).items():
+                found[one] = Found(one, payload if self._holds(len(payload)) else None)
+            part, size = [], 0
+        return found
+
+    def _holds(self, size: int) -> bool:
+        if size > HELD_EACH_BYTES or self._held_bytes + size > HELD_BYTES:
+            return False
+        self._held_bytes += size
+        return True

@@ -1,0 +1,124 @@
+"""A smaller graph: what is kept is loaded, what is missing is computed and kept, everything above a hit is dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coffea_dirac.graph import nodes
+from coffea_dirac.graph.nodes import Key, Table, View
+from coffea_dirac.graph.plan import Plan
+from coffea_dirac.graph.tasks import Keep, Load, Place, Run
+from coffea_dirac.interfaces import Discovered
+
+Optimise = Callable[[Any, list[Key]], Any]
+_LOADS = "loads"
+
+
+@dataclass
+class Rewriter:
+    """Makes the tasks of a smaller graph.
+
+    Parameters
+    ----------
+    view : View
+        The graph as it was asked for.
+    plan : Plan
+        What to do for what is wanted.
+    place : Place
+        Where results are kept.
+    templates : callable
+        Key -> name of its stage, digest of its function.
+    inherited : mapping
+        Key -> what was discovered when the results below it were made.
+    """
+
+    view: View
+    plan: Plan
+    place: Place
+    templates: Callable[[Key], tuple[str, str]]
+    inherited: Mapping[Key, tuple[Discovered, ...]] = field(default_factory=dict)
+
+    def reduced(self, graph: Any, wanted: Collection[Key], optimise: Optimise | None) -> list[Table]:
+        """Return the layers of a graph for what is `wanted`; only what is computed of it is optimised."""
+        plan = self.plan
+        loads = {key: nodes.call(key, Load(self.place.store, *plan.loads[key])) for key in plan.loads}
+        computed = [key for key in wanted if key not in loads]
+        if not computed:
+            return [Table(_LOADS, {key: loads[key] for key in wanted})]
+        small = nodes.only(graph, *self._layers(loads))
+        if optimise is not None:
+            small = optimise(small, self._to_survive(computed))
+        found = nodes.tables(small)
+        for table in found:
+            for key in table.tasks:
+                table.tasks[key] = loads.get(key, table.tasks[key])
+        present = {key for table in found for key in table.tasks}
+        found.append(Table(_LOADS, {key: task for key, task in loads.items() if key not in present}))
+        return self._looked_at(_culled(found, wanted), frozenset(wanted))
+
+    def _layers(self, loads: Mapping[Key, Any]) -> tuple[set[str], dict[str, dict[Key, Any]]]:
+        """Return the layers that something is computed of, and the loads of the others."""
+        computed, loaded = {self._layer(key) for key in self.plan.computed}, dict[str, dict[Key, Any]]()
+        for key, task in loads.items():
+            loaded.setdefault(self._layer(key), {})[key] = task
+        return computed, loaded
+
+    def _layer(self, key: Key) -> str:
+        layer = self.view.layer(key)
+        return layer.name if layer is not None else self.view.owners.get(key, "")
+
+    def _to_survive(self, computed: Iterable[Key]) -> list[Key]:
+        """Return the keys that must not be fused into others: what is wanted, kept, or loaded."""
+        inner = [k for k in (*self.plan.keeps, *self.plan.loads) if k not in self.view.folds or self.view.layer(k)]
+        return list(dict.fromkeys([*computed, *inner]))
+
+    def _looked_at(self, found: list[Table], wanted: Collection[Key]) -> list[Table]:
+        """Put a `Run` around each function; what is wanted and used by others is computed under another key."""
+        used = {d for table in found for task in table.tasks.values() for d in _needs(task)}
+        inner = {key: _inner_key(key) for key in wanted if key in used and key not in self.plan.loads}
+        for table in found:
+            for key, task in list(table.tasks.items()):
+                if nodes.is_future(task) or key in self.plan.loads:
+                    continue
+                if inner and (inner.keys() & set(_needs(task))):
+                    task = nodes.renamed(task, inner, key)
+                if key in inner:
+                    table.tasks[inner[key]] = self._run(inner[key], key, task, is_output=False)
+                    table.tasks[key] = self._run(key, None, nodes.alias(key, inner[key]), is_output=True)
+                else:
+                    table.tasks[key] = self._run(key, key, task, is_output=key in wanted)
+        return found
+
+    def _run(self, key: Key, of: Key, task: Any, *, is_output: bool) -> Any:
+        keep = None
+        if of in self.plan.keeps and self.place.session:
+            stage, template = self.templates(of)
+            inputs = self.inherited.get(of, ())
+            keep = Keep(self.plan.keeps[of], stage, template, inputs)
+        return nodes.wrapped(
+            key, task, lambda func, nested: Run(func, self.place, keep, nested=nested, is_output=is_output)
+        )
+
+
+def _needs(task: Any) -> Collection[Key]:
+    return () if nodes.is_future(task) else nodes.dependencies(task)
+
+
+def _inner_key(key: Key) -> Key:
+    prefix = "traced-"
+    return (prefix + str(key[0]), *key[1:]) if isinstance(key, tuple) else prefix + str(key)
+
+
+def _culled(found: list[Table], wanted: Iterable[Key]) -> list[Table]:
+    """Return the tasks that something wanted needs."""
+    place = {key: table for table in found for key in table.tasks}
+    stack, seen = list(wanted), set(wanted)
+    while stack:
+        key = stack.pop()
+        if key in place:
+            new = [k for k in _needs(place[key].tasks[key]) if k not in seen]
+            seen.update(new)
+            stack += new
+    return [table._replace(tasks={k: t for k, t in table.tasks.items() if k in seen}) for table in found]
