@@ -29,12 +29,11 @@ test-stack-e: ## The core tests with the newest dask and without dask-awkward
 	@echo "test: stack E (newest dask, no dask-awkward), core"
 	@.venv-stack-e/bin/python -m pytest -q -n $(JOBS) --dist loadfile -m "core and not long" tests
 
-test-long: ## Races, drills and foreign suites
+test-long: ## Races, drills and foreign suites; writes docs/reference/long-tests.md
 	@scripts/set-up .venv requirements/test.lock
-	-@scripts/set-up .venv-diracx requirements/diracx.lock
-	@$(RUN) -m pytest -q -m long
 	@scripts/set-up .venv-stack-e requirements/stack-e.lock
-	@.venv-stack-e/bin/python -m pytest -q -m "core and long" tests
+	@$(RUN) tests/long_tests.py A "long"; failed=$$?; \
+	.venv-stack-e/bin/python tests/long_tests.py E "core and long" tests && exit $$failed
 
 lint: ## ruff, mypy, import-linter
 	@scripts/set-up .venv requirements/test.lock

@@ -1,0 +1,103 @@
+"""Run the long tests of one stack, and write what came of them into docs/reference/long-tests.md.
+
+Usage: ``python tests/long_tests.py A "long" [what pytest takes]``.  Rows of tests that are not run stay as they are.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "reference" / "long-tests.md"
+HEAD = """# Long tests
+
+<!-- Written by `make test-long`; do not edit. -->
+
+`make test-long` runs what takes too long for each change: the model of the executor at length, sessions that share a
+cache and are killed, large results, coffea's own tests, the ttbar analysis edited and against its original. What came
+of each test when it was run last; seconds are those of a machine that had other work too.
+"""
+
+
+class Row(NamedTuple):
+    """What came of a test: passed, or how not, with the reason."""
+
+    test: str
+    result: str
+    seconds: float
+    date: str
+
+    def __str__(self) -> str:
+        return f"| `{self.test}` | {self.result} | {self.seconds:.0f} | {self.date} |"
+
+
+def rows(report: ET.Element, date: str) -> list[Row]:
+    """Return the rows of a report as pytest writes it for CI systems.
+
+    Examples
+    --------
+    >>> text = '<testsuite><testcase classname="tests.test_drills" name="test_a[0]" time="61.2"/></testsuite>'
+    >>> print(*rows(ET.fromstring(text), "2026-11-26"))
+    | `test_drills::test_a[0]` | passed | 61 | 2026-11-26 |
+    """
+    found = []
+    for case in report.iter("testcase"):
+        bad = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
+        result = "passed" if bad is None else f"{bad.tag}: {_one_line(bad.get('message', ''))}"
+        name = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
+        found.append(Row(name, result, float(case.get("time", 0)), date))
+    return found
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"[|`\s]+", " ", text).strip()[:200]
+
+
+def page(old: str, stack: str, title: str, new: list[Row]) -> str:
+    """Return the page with new rows in the section of a stack.
+
+    Examples
+    --------
+    >>> first = page("", "A", "coffea 1", [Row("test_x::a", "passed", 1.0, "monday")])
+    >>> print(page(first, "A", "coffea 2", [Row("test_x::b", "passed", 2.0, "tuesday")]).partition("## ")[2].rstrip())
+    Stack A: coffea 2
+    <BLANKLINE>
+    | test | result | s | run on |
+    |---|---|---:|---|
+    | `test_x::a` | passed | 1 | monday |
+    | `test_x::b` | passed | 2 | tuesday |
+    """
+    sections = {part[: len("Stack A")]: part for part in old.split("\n## ")[1:]}
+    name = f"Stack {stack}"
+    kept = dict(re.findall(r"^(\| `(?!test \|)[^`]+`) (\|.*)$", sections.get(name, ""), re.MULTILINE))
+    for row in new:
+        kept.update([re.findall(r"^(\| `[^`]+`) (\|.*)$", str(row))[0]])
+    lines = [f"{name}: {title}", "", "| test | result | s | run on |", "|---|---|---:|---|"]
+    sections[name] = "\n".join([*lines, *(f"{test} {rest}" for test, rest in sorted(kept.items()))]) + "\n"
+    return "\n## ".join([HEAD, *(sections[name].rstrip() + "\n" for name in sorted(sections))])
+
+
+def main(stack: str, marker: str, *more: str) -> int:
+    """Run the tests, write the page and return pytest's exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", "-q", "-m", marker, f"--junitxml={report}", *more]
+        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        found = rows(ET.parse(report).getroot(), time.strftime("%Y-%m-%d"))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("coffea", "dask"))
+    title = f"{versions}, Python {sys.version.split()[0]}, {os.cpu_count()} cores"
+    PAGE.write_text(page(PAGE.read_text() if PAGE.exists() else "", stack, title, found))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
