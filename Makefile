@@ -19,6 +19,7 @@ test: ## Set up .venv and pass the tests on both stacks, ruff, mypy and import-l
 	@scripts/set-up .venv requirements/test.lock
 	@# Without a server the tests that need one are left out, and named at the end; as root on Debian they fail.
 	-@scripts/set-up .venv-diracx requirements/diracx.lock
+	-@scripts/set-up-xrootd
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test-stack-e
 	@echo "test: stack A (coffea with dask-awkward), everything"
@@ -31,6 +32,8 @@ test-stack-e: ## The core tests with the newest dask and without dask-awkward
 
 test-long: ## Races, drills and foreign suites; writes docs/reference/long-tests.md
 	@scripts/set-up .venv requirements/test.lock
+	-@scripts/set-up .venv-diracx requirements/diracx.lock
+	-@scripts/set-up-xrootd
 	@scripts/set-up .venv-stack-e requirements/stack-e.lock
 	@$(RUN) tests/long_tests.py A "long"; failed=$$?; \
 	.venv-stack-e/bin/python tests/long_tests.py E "core and long" tests && exit $$failed

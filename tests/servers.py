@@ -6,6 +6,7 @@ A test or a file of tests says ``pytestmark = pytest.mark.needs("diracx")``.  An
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,24 @@ def diracx() -> str:
     return "its environment .venv-diracx is missing: scripts/set-up .venv-diracx requirements/diracx.lock makes it"
 
 
-SERVERS: dict[str, Callable[[], str]] = {"diracx": diracx}
+def xrootd() -> str:
+    """Return why there is no XRootD server here, or nothing."""
+    plugins = ("libXrdHttp-5.so", "libXrdAccSciTokens-5.so")
+    folders = [*Path("/usr/lib").glob("*-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib")]
+    if shutil.which("xrootd") and all(any((folder / name).exists() for folder in folders) for name in plugins):
+        return ""
+    return (
+        "Debian's packages xrootd-server and xrootd-scitokens-plugins are missing: scripts/set-up-xrootd installs them"
+    )
+
+
+def s3() -> str:
+    """Return why there is no S3 service here, or nothing."""
+    # moto is in the environment of the DiracX server, which keeps its sandboxes in S3.
+    return diracx()
+
+
+SERVERS: dict[str, Callable[[], str]] = {"diracx": diracx, "s3": s3, "xrootd": xrootd}
 """Name -> a function that returns why this machine cannot start it; nothing if it can."""
 
 

@@ -33,7 +33,7 @@ def test_summary_names_each_server_and_what_was_left_out(tmp_path: Path, must: b
     text += "\nSERVERS.update(there=lambda: '', not_there=lambda: 'its port is taken')"
     (tmp_path / "servers.py").write_text(f"{text}\ndef must_be_there(): return {must}\n")
     (tmp_path / "test_it.py").write_text(TESTS)
-    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\nmarkers =\n  needs: server\n")
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\npythonpath = . {HERE}\nmarkers =\n  needs: server\n")
     command = [sys.executable, "-m", "pytest", "-q", "-n", processes, "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     lines = done.stdout.splitlines()

@@ -1,0 +1,108 @@
+"""A certificate authority, host certificates and WLCG tokens for servers on loopback."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import json
+import sqlite3
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+ISSUER = "https://issuer.test.example"
+AUDIENCE = "https://wlcg.cern.ch/jwt/v1/any"
+
+
+@dataclass(frozen=True)
+class Pki:
+    """Paths of what was made; `capath` is a directory of hashed names, as grid tools want it."""
+
+    ca: Path
+    capath: Path
+    host_cert: Path
+    host_key: Path
+    user_cert: Path
+    user_key: Path
+    token_key: Path
+
+    def token(self, scope: str = "storage.read:/ storage.modify:/ storage.create:/", **changes: object) -> str:
+        """Return a signed token of `ISSUER`; `changes` replace claims."""
+        now = int(time.time())
+        claims = {"iss": ISSUER, "sub": "jdoe", "aud": AUDIENCE, "scope": scope, "iat": now, "nbf": now - 5}
+        claims |= {"exp": now + 3600, "jti": str(uuid.uuid4()), "wlcg.ver": "1.0", **changes}
+        return jwt.encode(claims, self.token_key.read_bytes(), algorithm="RS256", headers={"kid": "k1"})
+
+    @property
+    def jwks(self) -> dict[str, object]:
+        """The public keys of `ISSUER`."""
+        key = load_pem_private_key(self.token_key.read_bytes(), None)
+        public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+        return {"keys": [{**public, "kid": "k1", "use": "sig", "alg": "RS256"}]}
+
+
+def make_pki(folder: Path) -> Pki:
+    """Make everything below `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ca_key, ca_name = _key(folder / "ca.key"), _name("Test CA")
+    ca = _signed(ca_name, ca_key, ca_name, ca_key, [(x509.BasicConstraints(ca=True, path_length=None), True)])
+    (folder / "ca.pem").write_bytes(ca.public_bytes(Encoding.PEM))
+    capath = folder / "certificates"
+    capath.mkdir(exist_ok=True)
+    command = ["openssl", "x509", "-noout", "-hash", "-in", folder / "ca.pem"]
+    name = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    (capath / f"{name}.0").write_bytes(ca.public_bytes(Encoding.PEM))
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    for file, common, extra in (
+        ("host", "localhost", [(x509.SubjectAlternativeName(names), False)]),
+        ("user", "jdoe", []),
+    ):
+        key = _key(folder / f"{file}.key")
+        made = _signed(_name(common), key, ca_name, ca_key, [*extra, (usage, False)])
+        (folder / f"{file}.pem").write_bytes(made.public_bytes(Encoding.PEM))
+    _key(folder / "token.key")
+    at = folder.joinpath
+    return Pki(at("ca.pem"), capath, at("host.pem"), at("host.key"), at("user.pem"), at("user.key"), at("token.key"))
+
+
+def prime_key_cache(folder: Path, jwks: object) -> None:
+    """Give scitokens-cpp the keys of `ISSUER`, which it would otherwise ask for over the network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    now = int(time.time())
+    known = json.dumps({"jwks": jwks, "expires": now + 86400, "next_update": now + 80000})
+    with sqlite3.connect(folder / "scitokens_cpp.sqllite") as database:
+        database.execute("CREATE TABLE keycache (issuer text UNIQUE PRIMARY KEY NOT NULL, keys text NOT NULL)")
+        database.execute("INSERT INTO keycache VALUES (?, ?)", (ISSUER, known))
+
+
+def _key(path: Path) -> rsa.RSAPrivateKey:
+    key = rsa.generate_private_key(65537, 2048)
+    path.touch(0o600)
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return key
+
+
+def _name(common: str) -> x509.Name:
+    parts = [(NameOID.DOMAIN_COMPONENT, "org"), (NameOID.DOMAIN_COMPONENT, "test"), (NameOID.COMMON_NAME, common)]
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])
+
+
+def _signed(
+    subject: x509.Name, key: rsa.RSAPrivateKey, issuer: x509.Name, issuer_key: rsa.RSAPrivateKey, extensions: list
+) -> x509.Certificate:
+    now = dt.datetime.now(dt.UTC)
+    builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - dt.timedelta(hours=1)).not_valid_after(now + dt.timedelta(days=7))
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
+    return builder.sign(issuer_key, hashes.SHA256())

@@ -1,0 +1,71 @@
+"""Fixtures: storages with real servers, each started once and shared by the tests of a process."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pki
+import pytest
+from s3_server import S3Server
+from xrootd_server import XRootDServer
+
+
+@pytest.fixture(scope="session")
+def open_folder() -> Iterator[Path]:
+    """A folder that every account can enter: pytest's own are closed."""
+    with tempfile.TemporaryDirectory(prefix="coffea-dirac-tests-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def keys(open_folder: Path) -> Iterator[pki.Pki]:
+    """A certificate authority that this process trusts; a client of XRootD reads it at its very first connection."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = pki.make_pki(open_folder / "pki")
+        patch.setenv("X509_CERT_DIR", str(made.capath))
+        yield made
+
+
+@pytest.fixture(scope="session")
+def xrootd(open_folder: Path, keys: pki.Pki) -> Iterator[XRootDServer]:
+    """An XRootD server that everybody may use, by root:// and http://."""
+    yield from _running(XRootDServer(open_folder / "plain"))
+
+
+@pytest.fixture(scope="session")
+def xrootd_with_tokens(open_folder: Path, keys: pki.Pki) -> Iterator[XRootDServer]:
+    """An XRootD server with TLS that wants a token, by root:// and https://."""
+    yield from _running(XRootDServer(open_folder / "tokens", keys))
+
+
+@pytest.fixture(scope="session")
+def s3(open_folder: Path) -> Iterator[S3Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        server = S3Server(open_folder)
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield from _running(server)
+
+
+@pytest.fixture
+def token(keys: pki.Pki, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A token that may do everything, in the environment."""
+    monkeypatch.setenv("BEARER_TOKEN", keys.token())
+    return os.environ["BEARER_TOKEN"]
+
+
+def _running(server: Any) -> Iterator[Any]:
+    try:
+        server.start()
+        print(f"\n{server.version} at {server.port}")
+        yield server
+        n_requests = server.n_requests()
+        print(f"\n{server.version}: {n_requests} requests")
+        assert n_requests > 0, "nobody has asked the server: what passed has tested something else"
+    finally:
+        server.stop()
