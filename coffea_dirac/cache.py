@@ -20,7 +20,7 @@ from coffea_dirac.errors import CodecError, ConfigurationError, CorruptRecordErr
 from coffea_dirac.interfaces import Record, Row, Store
 from coffea_dirac.planning import ASKED, Forecast, Planned, Question
 from coffea_dirac.report import Report
-from coffea_dirac.stores import LocalStore, open_store
+from coffea_dirac.stores import LocalStore, copies_of, open_store
 
 ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
 QUOTA_VARIABLE = "COFFEA_DIRAC_CACHE_QUOTA"
@@ -62,8 +62,8 @@ class StageCache:
     Parameters
     ----------
     url : str or path-like or Store
-        Where the records are kept: a directory, a ``file://`` URL, or any `coffea_dirac.interfaces.Store`.  Nothing is
-        touched before the first look-up.
+        Where the records are kept: a directory, a URL (``file://``, ``root://``, ``https://``, ``davs://``, ``s3://``),
+        or any `coffea_dirac.interfaces.Store`.  Nothing is touched before the first look-up.
     policy : {"marked", "all"}
         Which results of dask graphs are kept: outputs, ``@stage`` functions and what `keep` has marked, or every task.
     quota : str or int or None
@@ -261,7 +261,7 @@ class StageCache:
         return self._session
 
     def _refresh(self) -> None:
-        index = packs.Index(self.store)
+        index = packs.Index(self.store, copies=copies_of(self.store))
         index.refresh()
         self._index = index
         for problem in index.problems:

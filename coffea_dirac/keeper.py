@@ -9,15 +9,20 @@ from contextlib import suppress
 from coffea_dirac import packs
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.interfaces import Record, Row, Store
+from coffea_dirac.stores import RemoteStore
 
 PACK_SECONDS = 0.3
+REMOTE_PACK_SECONDS = 20.0
+"""Storage elements want few and large files: a bundle, 10 to 30 s of work, makes one or two."""
 PACK_BYTES = 32 << 20
 Kept = Row | Record
 """A record that lies in the store, or one that is on its way there."""
 
 
 class Keeper:
-    """Keeps records in packs of `PACK_SECONDS` of work each, and finds them again; nowhere once the store has failed.
+    """Keeps records in packs and finds them again; nowhere once the store has failed.
+
+    A pack holds `PACK_SECONDS` of work, far away `REMOTE_PACK_SECONDS`.
 
     Parameters
     ----------
@@ -39,6 +44,7 @@ class Keeper:
         self.rows: list[Row] = []
         self._n_taken = 0
         self.problem = ""
+        self._pack_s = REMOTE_PACK_SECONDS if isinstance(store, RemoteStore) else PACK_SECONDS
         self._writer = packs.PackWriter(store, session, name) if store is not None and session else None
         self._opened = time.monotonic()
 
@@ -102,7 +108,7 @@ class Keeper:
         self._writer.add(record)
         for key in filter(None, (record.key, record.second_key)):
             self._pending.setdefault(key, []).append(record)
-        is_full = time.monotonic() - self._opened > PACK_SECONDS or self._writer.size > PACK_BYTES
+        is_full = time.monotonic() - self._opened > self._pack_s or self._writer.size > PACK_BYTES
         return is_full and self.flush()
 
     def flush(self) -> bool:

@@ -26,6 +26,7 @@ from coffea_dirac.redact import without_secrets
 from coffea_dirac.sealed import is_wanted
 from coffea_dirac.staged import ItemPlace, StagedProcessor, source_identity
 from coffea_dirac.stages import Templates
+from coffea_dirac.stores import copies_of
 from coffea_dirac.task import TASKS, Task
 
 
@@ -139,7 +140,7 @@ def index_of(task: Task) -> packs.Index:
     with _LOCK:
         if "index" not in task.memory:
             assert task.store is not None, "without a store nothing is looked up"
-            index = packs.Index(task.store)
+            index = packs.Index(task.store, copies=copies_of(task.store))
             index.refresh()
             task.memory["index"] = index
         found: packs.Index = task.memory["index"]

@@ -55,7 +55,7 @@ def test_a_relative_path_and_a_tilde_are_made_absolute(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     "place",
-    ["root://store.example.org//jdoe", "s3://bucket/x", "https://x.example.org/y", "file://stages", "", b"x", 3, None],
+    ["gsiftp://store.example.org//jdoe", "srm://x.example.org/y", "file://stages", "", b"x", 3, None],
 )
 def test_a_place_without_a_store_is_refused_with_what_works(place: object) -> None:
     with pytest.raises(ConfigurationError, match="directory"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import typer
 
 from coffea_dirac.cli.cache import cache_app
+from coffea_dirac.cli.doctor import doctor
 from coffea_dirac.cli.grid import grid_app
 from coffea_dirac.cli.plan import plan
 
@@ -15,6 +16,7 @@ app = typer.Typer(help="Caches of coffea_dirac, plans of runs, a grid in a box."
 app.add_typer(cache_app, name="cache")
 app.add_typer(grid_app, name="grid")
 app.command("plan")(plan)
+app.command("doctor")(doctor)
 
 
 @app.callback()

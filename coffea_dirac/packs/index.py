@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.interfaces import Row, Store
-from coffea_dirac.packs.format import Table, canonical, joined_bytes, table_bytes
+from coffea_dirac.packs.format import Table, canonical, joined_bytes, read_table, table_bytes
 from coffea_dirac.packs.pack import PACK_NAME, SESSIONS, read_footer, read_index
 
 _INDEX_NAME = re.compile(r"v1/s/([A-Za-z0-9_-]+)/i/(\d+)\.idx")
@@ -89,8 +89,10 @@ class Index:
         blobs = self._store.list(SESSIONS)
         names = [blob.name for blob in blobs]
         self.size_bytes, self.n_sessions = sum(blob.size_bytes for blob in blobs), sum(map(_is_start, names))
-        for name in filter(_INDEX_NAME.fullmatch, names):
+        indexes = set(filter(_INDEX_NAME.fullmatch, names))
+        for name in sorted(indexes):
             self._take_index(name)
+        self._forget_copies(indexes)
         self._packs = set(filter(PACK_NAME.fullmatch, names))
         # Packs of sessions still open or dead, and those whose index blob is damaged or gone.
         for name in sorted(self._packs - self._covered):
@@ -120,16 +122,27 @@ class Index:
         try:
             return read_index(self._copies, name)
         except StoreError:
-            table = read_index(self._store, name)
-        data = self._store.read(name)
-        if data is not None:
-            try:
-                self._copies.delete(name)
-                self._copies.create(name, data)
-            except StoreError:
-                # A copy only saves time; without it the blob is read again next time.
-                pass
+            data = self._store.read(name)
+        try:
+            table = read_table(data or b"", pack=None)
+        except CorruptRecordError as error:
+            raise CorruptRecordError(f"{name} cannot be used: {error}") from error
+        try:
+            self._copies.delete(name)
+            self._copies.create(name, data or b"")
+        except StoreError:
+            # A copy only saves time; without it the blob is read again next time.
+            pass
         return table
+
+    def _forget_copies(self, names: Collection[str]) -> None:
+        """Remove copies of what the store has no more."""
+        try:
+            for blob in self._copies.list(SESSIONS) if self._copies is not None else ():
+                if blob.name not in names:
+                    self._copies.delete(blob.name)  # type: ignore[union-attr]
+        except StoreError:
+            return
 
     def _take_footer(self, name: str) -> None:
         try:

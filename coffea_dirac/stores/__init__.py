@@ -6,16 +6,34 @@ Each store is one file that knows one foreign library; `coffea_dirac.interfaces.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 import re
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.interfaces import Store
 from coffea_dirac.stores.local import LocalStore
+from coffea_dirac.stores.remote import RemoteStore
 
-__all__ = ["LocalStore", "open_store"]
+__all__ = ["LocalStore", "RemoteStore", "copies_of", "open_store"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# What people and catalogues write -> what the protocol is called here.
+_REMOTE = {
+    "root": "root",
+    "roots": "root",
+    "xroot": "root",
+    "xroots": "root",
+    "https": "https",
+    "davs": "https",
+    "http": "http",
+    "dav": "http",
+    "s3": "s3",
+}
+_NEEDS = {"root": ("XRootD", "xrootd"), "s3": ("s3fs", "s3")}
 
 
 def open_store(place: str | os.PathLike[str] | Store) -> Store:
@@ -24,12 +42,13 @@ def open_store(place: str | os.PathLike[str] | Store) -> Store:
     Parameters
     ----------
     place : str or path-like or Store
-        A directory (``~`` is understood, it need not exist yet) or a ``file://`` URL.
+        A directory (``~`` is understood, it need not exist yet), a ``file://`` URL, or a directory of a storage
+        element: ``root://``, ``https://`` (or ``davs://``: WebDAV) and ``s3://bucket/prefix``.
 
     Raises
     ------
     ConfigurationError
-        If no store belongs to `place`.
+        If no store belongs to `place`, or the package that reaches it is not installed.
 
     Examples
     --------
@@ -37,6 +56,8 @@ def open_store(place: str | os.PathLike[str] | Store) -> Store:
     'file:///tmp/stages'
     >>> open_store(open_store("/tmp/stages")).url
     'file:///tmp/stages'
+    >>> open_store("davs://store.example.org:2880/jdoe/stages/").url
+    'https://store.example.org:2880/jdoe/stages'
     """
     if not isinstance(place, str | os.PathLike):
         if isinstance(place, Store):
@@ -52,10 +73,46 @@ def open_store(place: str | os.PathLike[str] | Store) -> Store:
     scheme = _SCHEME.match(text)
     if scheme is None:
         return LocalStore(text)
-    path = text[scheme.end() :].removeprefix("localhost")
+    rest = text[scheme.end() :]
+    if scheme[1].lower() in _REMOTE:
+        return _remote_store(_REMOTE[scheme[1].lower()], rest)
+    path = rest.removeprefix("localhost")
     if scheme[1].lower() == "file" and path.startswith("/"):
         return LocalStore(path)
     raise ConfigurationError(
-        f"there is no store for {text!r}: what works is a directory ('stages', '/data/jdoe/stages') "
-        "or a URL of one ('file:///data/jdoe/stages'), on a file system that all workers share"
+        f"there is no store for {text!r}: what works is a directory that all workers share ('stages', "
+        "'file:///data/jdoe/stages') or one of a storage element (root://, https://, davs://, s3://)"
     )
+
+
+def _remote_store(scheme: str, rest: str) -> RemoteStore:
+    parts = urlsplit(f"{scheme}://{rest}")
+    if parts.username or parts.query or parts.fragment:
+        raise ConfigurationError(
+            f"the URL of a store is shown and kept, so it has no user, password or query: {scheme}://{parts.hostname}"
+            "..., with a token in BEARER_TOKEN or BEARER_TOKEN_FILE, a proxy in X509_USER_PROXY, S3 keys in AWS_PROFILE"
+        )
+    if not parts.hostname or not parts.path.strip("/"):
+        example = "s3://bucket/jdoe/stages" if scheme == "s3" else f"{scheme}://store.example.org//jdoe/stages"
+        raise ConfigurationError(f"'{scheme}://{rest}' does not name a folder of a storage: write {example!r}")
+    module, extra = _NEEDS.get(scheme, ("", ""))
+    if module and importlib.util.find_spec(module) is None:
+        raise ConfigurationError(f"{scheme}:// needs one more package: pip install 'coffea_dirac[{extra}]'")
+    path = parts.path.rstrip("/")
+    return RemoteStore(f"{scheme}://{parts.netloc}{'//' + path.lstrip('/') if scheme == 'root' else path}")
+
+
+def copies_of(store: Store) -> Store | None:
+    """Return where index blobs of a store far away are kept on this machine; None if the store is near.
+
+    Examples
+    --------
+    >>> copies_of(open_store("stages")) is None
+    True
+    """
+    if not isinstance(store, RemoteStore):
+        return None
+    import platformdirs
+
+    name = hashlib.sha256(store.url.encode()).hexdigest()[:32]
+    return LocalStore(Path(platformdirs.user_cache_dir("coffea_dirac")) / "indexes" / name)

@@ -74,7 +74,7 @@ class LocalStore:
         """Return the blobs whose name starts with `prefix`, sorted by name; an absent store is empty."""
         folder = prefix.rpartition("/")[0]
         if folder:
-            _check(folder)
+            check_name(folder)
         try:
             return sorted(_walk(self.path / folder, f"{folder}/" if folder else "", prefix))
         except OSError as error:
@@ -82,7 +82,7 @@ class LocalStore:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> bytes | None:
         """Return bytes ``start:stop`` of a blob, as a slice of bytes would, or None if it is missing."""
-        _check(name)
+        check_name(name)
         try:
             with (self.path / name).open("rb", buffering=0) as file:
                 # The slice is cut to the file's size first: what asks for 2**60 bytes must not allocate them.
@@ -95,7 +95,7 @@ class LocalStore:
 
     def create(self, name: str, data: bytes) -> None:
         """Write a new blob, all of it or nothing; a name that is taken is an error."""
-        _check(name)
+        check_name(name)
         target = self.path / name
         part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
         try:
@@ -113,7 +113,7 @@ class LocalStore:
 
     def delete(self, name: str) -> None:
         """Remove a blob; a missing one is no error."""
-        _check(name)
+        check_name(name)
         try:
             (self.path / name).unlink(missing_ok=True)
         except OSError as error:
@@ -152,7 +152,8 @@ def _write_new(part: Path, data: bytes) -> None:
             return
 
 
-def _check(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise StoreError if `name` is not the name of a blob."""
     if not _NAME.fullmatch(name):
         raise StoreError(
             f"{name!r} is not the name of a blob: use letters, digits, '.', '_', '-' in parts divided by '/'"

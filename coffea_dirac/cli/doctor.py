@@ -1,0 +1,59 @@
+"""``coffea-dirac doctor STORE``: whether a storage does what a cache needs."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from coffea_dirac.cli.output import errors_in_one_line, say, say_json, show
+from coffea_dirac.errors import StoreError
+from coffea_dirac.interfaces import Store
+from coffea_dirac.stores import open_store
+from coffea_dirac.stores.contract import CHECKS, Check
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")]
+
+
+def doctor(
+    place: Annotated[str, typer.Argument(metavar="STORE", help="A directory or URL where a cache shall be.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a storage: write, read, list and delete below STORE, in a folder that is removed again."""
+    with errors_in_one_line():
+        root = open_store(place).url
+        found = []
+        for number, check in enumerate(CHECKS):
+            found.append(_checked(f"{root}/doctor-{secrets.token_hex(8)}-{number}", check))
+            if number == 1 and found[-1]["problem"]:
+                # Whoever cannot be asked for a list will not do anything else.
+                break
+        if as_json:
+            say_json(found)
+        else:
+            show([{**row, "problem": row["problem"] or "ok", "seconds": f"{row['seconds']:.2f}"} for row in found])
+        n_failed = sum(1 for row in found if row["problem"])
+        if not as_json:
+            say(f"{root}: {f'{n_failed} checks failed' if n_failed else 'a cache can be kept here'}")
+        if n_failed:
+            raise typer.Exit(1)
+
+
+def _checked(place: str, check: Check) -> dict[str, Any]:
+    store, begin, problem = open_store(place), time.perf_counter(), ""
+    try:
+        check(store)
+    except (AssertionError, StoreError) as error:
+        problem = str(error)
+    seconds = time.perf_counter() - begin
+    with suppress(StoreError):
+        _remove(store)
+    return {"check": check.__name__.replace("_", " "), "problem": problem, "seconds": round(seconds, 3)}
+
+
+def _remove(store: Store) -> None:
+    for blob in store.list():
+        store.delete(blob.name)
