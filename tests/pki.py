@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import json
-import sqlite3
 import subprocess
 import time
 import uuid
@@ -18,9 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-ISSUER = "https://issuer.test.example"
-AUDIENCE = "https://wlcg.cern.ch/jwt/v1/any"
+from xrootd_server import AUDIENCE, ISSUER
 
 
 @dataclass(frozen=True)
@@ -73,16 +69,6 @@ def make_pki(folder: Path) -> Pki:
     _key(folder / "token.key")
     at = folder.joinpath
     return Pki(at("ca.pem"), capath, at("host.pem"), at("host.key"), at("user.pem"), at("user.key"), at("token.key"))
-
-
-def prime_key_cache(folder: Path, jwks: object) -> None:
-    """Give scitokens-cpp the keys of `ISSUER`, which it would otherwise ask for over the network."""
-    folder.mkdir(parents=True, exist_ok=True)
-    now = int(time.time())
-    known = json.dumps({"jwks": jwks, "expires": now + 86400, "next_update": now + 80000})
-    with sqlite3.connect(folder / "scitokens_cpp.sqllite") as database:
-        database.execute("CREATE TABLE keycache (issuer text UNIQUE PRIMARY KEY NOT NULL, keys text NOT NULL)")
-        database.execute("INSERT INTO keycache VALUES (?, ?)", (ISSUER, known))
 
 
 def _key(path: Path) -> rsa.RSAPrivateKey:

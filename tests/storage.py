@@ -6,12 +6,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pki
 import pytest
 from s3_server import S3Server
 from xrootd_server import XRootDServer
+
+if TYPE_CHECKING:
+    from pki import Pki
 
 
 @pytest.fixture(scope="session")
@@ -23,22 +25,25 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def keys(open_folder: Path) -> Iterator[pki.Pki]:
+def keys(open_folder: Path) -> Iterator[Pki]:
     """A certificate authority that this process trusts; a client of XRootD reads it at its very first connection."""
+    # On the stack without cryptography nothing asks for it.
+    from pki import make_pki
+
     with pytest.MonkeyPatch.context() as patch:
-        made = pki.make_pki(open_folder / "pki")
+        made = make_pki(open_folder / "pki")
         patch.setenv("X509_CERT_DIR", str(made.capath))
         yield made
 
 
 @pytest.fixture(scope="session")
-def xrootd(open_folder: Path, keys: pki.Pki) -> Iterator[XRootDServer]:
+def xrootd(open_folder: Path, keys: Pki) -> Iterator[XRootDServer]:
     """An XRootD server that everybody may use, by root:// and http://."""
     yield from _running(XRootDServer(open_folder / "plain"))
 
 
 @pytest.fixture(scope="session")
-def xrootd_with_tokens(open_folder: Path, keys: pki.Pki) -> Iterator[XRootDServer]:
+def xrootd_with_tokens(open_folder: Path, keys: Pki) -> Iterator[XRootDServer]:
     """An XRootD server with TLS that wants a token, by root:// and https://."""
     yield from _running(XRootDServer(open_folder / "tokens", keys))
 
@@ -53,7 +58,7 @@ def s3(open_folder: Path) -> Iterator[S3Server]:
 
 
 @pytest.fixture
-def token(keys: pki.Pki, monkeypatch: pytest.MonkeyPatch) -> str:
+def token(keys: Pki, monkeypatch: pytest.MonkeyPatch) -> str:
     """A token that may do everything, in the environment."""
     monkeypatch.setenv("BEARER_TOKEN", keys.token())
     return os.environ["BEARER_TOKEN"]

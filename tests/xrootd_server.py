@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pki
+if TYPE_CHECKING:
+    from pki import Pki
 
+ISSUER = "https://issuer.test.example"
+AUDIENCE = "https://wlcg.cern.ch/jwt/v1/any"
 USER = "xrootd"
 """The account that Debian's package makes: the server refuses to run as the superuser."""
 _REQUEST = re.compile(r"Xrootd_Protocol: [0-9a-f]{4} req=|XrdHttpReq request ended")
@@ -25,10 +31,10 @@ class XRootDServer:
     folder : Path
         Its configuration, log and data; every folder above must be open to all.
     keys : Pki, optional
-        With them: TLS is demanded, and a token of `pki.ISSUER`.
+        With them: TLS is demanded, and a token of `ISSUER`.
     """
 
-    def __init__(self, folder: Path, keys: pki.Pki | None = None, port: int = 0) -> None:
+    def __init__(self, folder: Path, keys: Pki | None = None, port: int = 0) -> None:
         self.folder, self.keys = folder, keys
         self.port = port or free_port()
         self.data = folder / "data" / "store"
@@ -106,10 +112,10 @@ class XRootDServer:
         shutil.copy(self.keys.host_key, key)
         key.chmod(0o400)
         config.write_text(
-            f"[Global]\naudience = {pki.AUDIENCE}\n"
-            f"[Issuer test]\nissuer = {pki.ISSUER}\nbase_path = /store\nmap_subject = False\n"
+            f"[Global]\naudience = {AUDIENCE}\n"
+            f"[Issuer test]\nissuer = {ISSUER}\nbase_path = /store\nmap_subject = False\n"
         )
-        pki.prime_key_cache(here / "run" / "scitokens", self.keys.jwks)
+        prime_key_cache(here / "run" / "scitokens", self.keys.jwks)
         return [
             *lines,
             f"xrd.tls {self.keys.host_cert} {key}",
@@ -128,3 +134,13 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
+
+
+def prime_key_cache(folder: Path, jwks: object) -> None:
+    """Give scitokens-cpp the keys of `ISSUER`, which it would otherwise ask for over the network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    now = int(time.time())
+    known = json.dumps({"jwks": jwks, "expires": now + 86400, "next_update": now + 80000})
+    with sqlite3.connect(folder / "scitokens_cpp.sqllite") as database:
+        database.execute("CREATE TABLE keycache (issuer text UNIQUE PRIMARY KEY NOT NULL, keys text NOT NULL)")
+        database.execute("INSERT INTO keycache VALUES (?, ?)", (ISSUER, known))
