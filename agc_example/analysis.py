@@ -72,7 +72,7 @@ def selected_for_ml(of_events: dict[str, Any]) -> dict[str, Any]:
 @stage
 def observable(chosen: dict[str, Any], region: str, of_jets: Callable[[Any], Any]) -> Any:
     """Return the observable of a region's events, GeV, shape (events in the region,)."""
-    return of_jets(in_region(chosen, region)["jets"])
+    return np.asarray(of_jets(in_region(chosen, region)["jets"]), dtype=np.float64)
 
 
 @stage
@@ -81,7 +81,7 @@ def event_weights(chosen: dict[str, Any], systematic: str, corrections: File) ->
     found = correctionlib.CorrectionSet.from_file(str(corrections))
     return {
         region: {
-            direction: systematics.weights(found, systematic, direction, in_region(chosen, region)["jets"])
+            direction: np.asarray(systematics.weights(found, systematic, direction, in_region(chosen, region)["jets"]))
             for direction in ("up", "down")
         }
         for region in REGIONS

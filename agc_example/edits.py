@@ -86,7 +86,7 @@ EDITS = (
     Edit("binning", _text("analysis.py", "BINS, LOW, HIGH = 25, ", "BINS, LOW, HIGH = 50, ")),
     Edit(
         "weight systematic",
-        _text("systematics.py", "evaluate(kind, direction, pt), dtype", "evaluate(kind, direction, 1.1 * pt), dtype"),
+        _text("systematics.py", "evaluate(kind, direction, pt)", "evaluate(kind, direction, 1.1 * pt)"),
     ),
     Edit("correction file content", _text("corrections.json", "1 + 0.0015*x", "1 + 0.002*x")),
     Edit("observable", _text("observables.py", "ak.argmax(px**2 + py**2, axis", "ak.argmax(energy, axis")),

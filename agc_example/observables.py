@@ -1,4 +1,4 @@
-"""The observable of each region."""
+"""The observable of each region, of awkward and of dask-awkward arrays."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-from numpy.typing import NDArray
 
 from agc_example.selection import B_TAG_THRESHOLD
 
 
-def sum_of_jet_pt(jets: Any) -> NDArray[np.float64]:
+def sum_of_jet_pt(jets: Any) -> Any:
     """Return H_T of each event: the scalar sum of its jets' pt, GeV.
 
     Examples
     --------
-    >>> sum_of_jet_pt(ak.Array([{"pt": [30.0, 40.0]}]))
-    array([70.])
+    >>> sum_of_jet_pt(ak.Array([{"pt": [30.0, 40.0]}])).tolist()
+    [70.0]
     """
-    return np.asarray(ak.sum(jets.pt, axis=-1), dtype=np.float64)
+    return ak.values_astype(ak.sum(jets.pt, axis=-1), np.float64)
 
 
-def trijet_mass(jets: Any) -> NDArray[np.float64]:
+def trijet_mass(jets: Any) -> Any:
     """Return the mass of the hadronic top of each event, GeV.
 
     Among all combinations of three jets with at least one b jet it is the one with the largest transverse momentum.
@@ -36,7 +35,8 @@ def trijet_mass(jets: Any) -> NDArray[np.float64]:
     energy = three.a.energy + three.b.energy + three.c.energy
     best = ak.argmax(px**2 + py**2, axis=1, keepdims=True)
     mass2 = (energy**2 - px**2 - py**2 - pz**2)[best]
-    return np.sqrt(np.maximum(np.asarray(ak.flatten(mass2), dtype=np.float64), 0.0))
+    # An event without a combination would be None: dropped, its weight has no partner and filling fails.
+    return np.sqrt(np.maximum(ak.values_astype(ak.drop_none(ak.flatten(mass2)), np.float64), 0.0))
 
 
 OBSERVABLES = {"4j1b": sum_of_jet_pt, "4j2b": trijet_mass}

@@ -1,6 +1,7 @@
 """Objects and events that the ttbar analysis selects.
 
 Cuts are those of version 2 of the AGC ttbar task (docs/versionsdescription.rst of iris-hep/analysis-grand-challenge).
+Arrays are awkward or dask-awkward ones: what is written here serves both.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import awkward as ak
-import numpy as np
 from coffea.nanoevents.methods import vector
 
 PT_MIN = 30.0
@@ -87,12 +87,12 @@ def select(events: Any, jet_pt: Any) -> dict[str, Any]:
         "electrons": with_p4(events.Electron.pt, events.Electron)[electron][keep],
         "muons": with_p4(events.Muon.pt, events.Muon)[muon][keep],
         "b_jets": b_jets[keep],
-        "is_even": np.asarray(events.event[keep]) % 2 == 0,
+        "is_even": events.event[keep] % 2 == 0,
     }
 
 
 def in_region(selected: dict[str, Any], region: str) -> dict[str, Any]:
     """Return what is selected in region ``4j1b`` (one b jet) or ``4j2b`` (two or more)."""
-    b_jets = np.asarray(selected["b_jets"])
+    b_jets = selected["b_jets"]
     mask = b_jets == 1 if region == "4j1b" else b_jets >= 2
     return {name: values[mask] for name, values in selected.items()}

@@ -1,4 +1,4 @@
-"""Systematic variations: of the jets' momenta, and of event weights."""
+"""Systematic variations: of the jets' momenta, and of event weights; of awkward and of dask-awkward arrays."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-from numpy.typing import NDArray
 
 PT_SCALE = 1.03
 """Jet energy scale varied up (AGC ttbar task)."""
@@ -15,7 +14,7 @@ PT_RESOLUTION = 0.05
 _UINT64 = np.uint64
 
 
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _mixed(x: Any) -> Any:
     """Return splitmix64 of each number (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014)."""
     with np.errstate(over="ignore"):
         x = x + _UINT64(0x9E3779B97F4A7C15)
@@ -24,12 +23,12 @@ def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return x ^ (x >> _UINT64(31))
 
 
-def _uniform(x: NDArray[np.uint64]) -> NDArray[np.float64]:
+def _uniform(x: Any) -> Any:
     """Return numbers in (0, 1) from 53 bits of each integer."""
-    return ((x >> _UINT64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return (ak.values_astype(x >> _UINT64(11), np.float64) + 0.5) * 2.0**-53
 
 
-def gauss_by_event(run: Any, luminosity_block: Any, event: Any, counts: Any) -> Any:
+def gauss_by_event(run: Any, luminosity_block: Any, event: Any, place: Any) -> Any:
     """Return normally distributed numbers that follow from the event and the place of the jet in it.
 
     The same event gets the same numbers in whatever file, work item or order it is processed.
@@ -38,17 +37,15 @@ def gauss_by_event(run: Any, luminosity_block: Any, event: Any, counts: Any) -> 
     ----------
     run, luminosity_block, event : array of int, shape (events,)
         What identifies an event.
-    counts : array of int, shape (events,)
-        How many numbers each event needs.
+    place : jagged array of int, shape (events, numbers)
+        Place of each number in its event, as ``ak.local_index`` gives it.
     """
-    counts = np.asarray(counts)
-    seed = _mixed(np.asarray(run).astype(_UINT64))
+    seed = _mixed(ak.values_astype(run, _UINT64))
     for part in (luminosity_block, event):
-        seed = _mixed(seed ^ np.asarray(part).astype(_UINT64))
-    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    base = _mixed(np.repeat(seed, counts) ^ _mixed(place.astype(_UINT64)))
+        seed = _mixed(seed ^ ak.values_astype(part, _UINT64))
+    base = _mixed(seed ^ _mixed(ak.values_astype(place, _UINT64)))
     radius = np.sqrt(-2.0 * np.log(_uniform(base)))
-    return ak.unflatten(radius * np.cos(2.0 * np.pi * _uniform(_mixed(base))), counts)
+    return radius * np.cos(2.0 * np.pi * _uniform(_mixed(base)))
 
 
 def pt_scale_up(events: Any) -> Any:
@@ -59,7 +56,7 @@ def pt_scale_up(events: Any) -> Any:
 def pt_res_up(events: Any) -> Any:
     """Return pt of all jets smeared by the resolution, GeV, the same for an event wherever it is processed."""
     jets = events.Jet.pt
-    noise = gauss_by_event(events.run, events.luminosityBlock, events.event, ak.num(jets))
+    noise = gauss_by_event(events.run, events.luminosityBlock, events.event, ak.local_index(jets))
     return jets * (1.0 + PT_RESOLUTION * noise)
 
 
@@ -84,7 +81,7 @@ def weight_names(process: str) -> tuple[str, ...]:
     return (*b_tag, "scale_var") if process == "wjets" else b_tag
 
 
-def weights(corrections: Any, name: str, direction: str, jets: Any) -> NDArray[np.float64]:
+def weights(corrections: Any, name: str, direction: str, jets: Any) -> Any:
     """Return the event weights of a systematic, shape (events,).
 
     Parameters
@@ -97,5 +94,5 @@ def weights(corrections: Any, name: str, direction: str, jets: Any) -> NDArray[n
         ``up`` or ``down``.
     """
     kind, jet = ("btag_var", int(name[-1])) if name.startswith("btag_var") else (name, 0)
-    pt = np.asarray(jets.pt[:, jet], dtype=np.float64)
-    return np.asarray(corrections["event_systematics"].evaluate(kind, direction, pt), dtype=np.float64)
+    pt = ak.values_astype(jets.pt[:, jet], np.float64)
+    return corrections["event_systematics"].evaluate(kind, direction, pt)

@@ -4,6 +4,7 @@
 
     CoffeaDiracError
     |- ConfigurationError       an option or a call cannot mean anything         -> the corrected call
+    |- MissingPackageError      a package that this needs is missing or too old  -> what to install
     |- CredentialError          no proxy or token, expired, wrong group          -> the command to type
     |- JobServiceError          jobs or workers could not be had, or were lost   -> site, id, last words
     |  `- JobServiceUnreachableError   the service does not answer now; it may again
@@ -33,6 +34,10 @@ class CoffeaDiracError(Exception):
 
 class ConfigurationError(CoffeaDiracError, ValueError):
     """An option or a call that cannot mean anything; the message shows the corrected call."""
+
+
+class MissingPackageError(CoffeaDiracError, ImportError):
+    """A package that a name of this one needs is not installed, or too old; the message says what to install."""
 
 
 class CredentialError(CoffeaDiracError):

@@ -7,11 +7,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from coffea.processor.executor import ExecutorBase
+from coffea_dirac.errors import ConfigurationError, MissingPackageError
+
+try:
+    from coffea.processor.executor import ExecutorBase
+except ImportError as error:
+    raise MissingPackageError(
+        f"DiracExecutor needs coffea 2025.12 or newer, for its processor.Runner ({error}). Install it with pip install "
+        "'coffea[dask]>=2025.12'; with an older coffea, put the dask graph through the cache: with StageCache(...): "
+        "dask.compute(...)"
+    ) from error
 
 from coffea_dirac.cache import StageCache, default_cache, memo_place
 from coffea_dirac.calls import ProcessingCall, parse
-from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.forecast import forecast
 from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.other_calls import process_plain, read_metadata

@@ -78,16 +78,16 @@ def test_a_broken_weight_is_found(
 
 def test_the_smearing_of_an_event_does_not_depend_on_how_events_are_cut_into_work_items() -> None:
     run, block, event = np.ones(50, "u4"), np.arange(50, dtype="u4"), np.arange(50, dtype="u8")
-    counts = np.arange(50) % 5
-    whole = systematics.gauss_by_event(run, block, event, counts)
-    parts = [systematics.gauss_by_event(run[s], block[s], event[s], counts[s]) for s in (slice(0, 20), slice(20, 50))]
+    place = ak.local_index(ak.unflatten(np.zeros(100), np.arange(50) % 5))
+    whole = systematics.gauss_by_event(run, block, event, place)
+    parts = [systematics.gauss_by_event(run[s], block[s], event[s], place[s]) for s in (slice(0, 20), slice(20, 50))]
     assert whole.tolist() == [*parts[0].tolist(), *parts[1].tolist()]
 
 
 def test_the_smearing_is_normally_distributed() -> None:
     n = 20_000
-    event = np.arange(n, dtype="u8")
-    values = np.asarray(ak.flatten(systematics.gauss_by_event(np.ones(n), np.ones(n), event, np.full(n, 2))))
+    event, place = np.arange(n, dtype="u8"), ak.local_index(ak.unflatten(np.zeros(2 * n), 2))
+    values = np.asarray(ak.flatten(systematics.gauss_by_event(np.ones(n), np.ones(n), event, place)))
     assert abs(values.mean()) < 0.02
     assert abs(values.std() - 1) < 0.02
     assert abs(np.corrcoef(values[::2], values[1::2])[0, 1]) < 0.03

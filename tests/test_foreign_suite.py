@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
-import subprocess
 import sys
-import tarfile
 import time
-import xml.etree.ElementTree as ET
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import foreign_suites
+from foreign_suites import Outcomes
+
 pytestmark = [pytest.mark.long, pytest.mark.core, pytest.mark.timeout(5400)]
 
-ROOT = Path(__file__).parent.parent
 FILES = ("test_local_executors.py", "test_checkpointing.py", "test_preloading.py", "test_processor.py")
-PAGE = ROOT / "docs" / "reference" / "coffea-suite.md"
+PAGE = foreign_suites.ROOT / "docs" / "reference" / "coffea-suite.md"
 # What asks for FuturesExecutor's own options.
 EXCLUDED = {
     "test_futures_mergepool_forms": "is about FuturesExecutor's option `mergepool`: merging is a tree on the workers here",
@@ -32,40 +29,17 @@ EXCLUDED = {
 }
 
 
-def fetch(version: str) -> Path:
-    """Return the folder of coffea's source distribution, from the package index if it is not here yet."""
-    folder = ROOT / ".foreign"
-    unpacked = folder / f"coffea-{version}"
-    if not unpacked.exists():
-        folder.mkdir(exist_ok=True)
-        subprocess.run(
-            f"{sys.executable} -m pip download --quiet --no-deps --no-binary :all: coffea=={version}".split(),
-            cwd=folder,
-            check=True,
-            timeout=600,
-        )
-        with tarfile.open(folder / f"coffea-{version}.tar.gz") as archive:
-            archive.extractall(folder, filter="data")
-    return unpacked
-
-
-def outcomes(folder: Path, report: Path, *, plugin: bool, env: dict[str, str]) -> dict[str, str]:
+def outcomes(folder: Path, report: Path, *, plugin: bool, env: dict[str, str]) -> Outcomes:
     """Run the tests in a process of their own and return what came of each case."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", f"--junitxml={report}"]
-    command += ["-k", "not IterativeExecutor", *(["-p", "use_dirac"] if plugin else [])]
-    command += [f"tests/{name}" for name in FILES if (folder / "tests" / name).exists()]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent / "foreign"), **env}
-    subprocess.run(command, cwd=folder, env=environment, timeout=2400, check=False, stdout=subprocess.DEVNULL)
-    found = {}
-    for case in ET.parse(report).iter("testcase"):
-        kinds = {child.tag for child in case} & {"failure", "error", "skipped"}
-        found[f"{case.get('classname')}::{case.get('name')}"] = kinds.pop() if kinds else "passed"
-    return found
+    files = [f"tests/{name}" for name in FILES if (folder / "tests" / name).exists()]
+    options = ["-n", "2", "-k", "not IterativeExecutor"]
+    plug_in = "use_dirac" if plugin else None
+    return foreign_suites.outcomes(folder, files, report, plugin=plug_in, env=env, options=options)
 
 
 def test_what_passes_with_futures_executor_passes_with_dirac_executor(tmp_path: Path) -> None:
     version = importlib.metadata.version("coffea")
-    folder = fetch(version)
+    folder = foreign_suites.source_of("coffea", version)
     stock = outcomes(folder, tmp_path / "stock.xml", plugin=False, env={})
     options = json.dumps({"workers": 2})
     env = {"COFFEA_DIRAC_CACHE": str(tmp_path / "cache"), "FOREIGN_OPTIONS": options}
@@ -73,31 +47,11 @@ def test_what_passes_with_futures_executor_passes_with_dirac_executor(tmp_path: 
     warm = outcomes(folder, tmp_path / "warm.xml", plugin=True, env=env)
     assert sum(outcome == "passed" for outcome in stock.values()) > 50, "the suite itself did not run"
     assert stock.keys() == cold.keys() == warm.keys()
-    write_page(version, stock, cold, warm)
-    expected = {case for case, outcome in stock.items() if outcome == "passed" and not is_excluded(case)}
-    assert [case for case in sorted(expected) if cold[case] != "passed" or warm[case] != "passed"] == []
-
-
-def is_excluded(case: str) -> bool:
-    return any(name in case for name in EXCLUDED)
-
-
-def write_page(version: str, *runs: dict[str, str]) -> None:
-    """Write the result of this stack into the page, and leave that of the other as it is."""
-    stock, cold, warm = runs
     stack = f"coffea {version}, dask {importlib.metadata.version('dask')}, Python {sys.version.split()[0]}"
-    tests = {case.partition("[")[0] for case in stock}
-    lines = [f"## {stack}", "", f"Run on {time.strftime('%Y-%m-%d')}.", ""]
-    lines += ["| test | cases | FuturesExecutor | DiracExecutor, cold | warm |", "|---|---|---|---|---|"]
-    for test in sorted(tests):
-        cases = [case for case in stock if case.partition("[")[0] == test]
-        passed = [Counter(run[case] for case in cases)["passed"] for run in (stock, cold, warm)]
-        lines.append(f"| `{test.removeprefix('tests.')}` | {len(cases)} | " + " | ".join(map(str, passed)) + " |")
-    head, *old = (PAGE.read_text() if PAGE.exists() else HEAD).split("\n## ")
-    kept = [part for part in old if not part.startswith(stack)]
-    PAGE.write_text(
-        "\n## ".join([head.rstrip() + "\n", *(k.rstrip() + "\n" for k in kept), "\n".join(lines)[3:] + "\n"])
-    )
+    heads = ("FuturesExecutor", "DiracExecutor, cold", "warm")
+    lines = [f"Run on {time.strftime('%Y-%m-%d')}.", "", *foreign_suites.table(heads, (stock, cold, warm))]
+    foreign_suites.renew(PAGE, HEAD, stack, lines)
+    assert foreign_suites.lost(stock, EXCLUDED, cold, warm) == []
 
 
 HEAD = """# coffea's own tests

@@ -6,8 +6,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coffea.processor import accumulator as coffea
-
+from coffea_dirac.codecs.factories import accumulator as coffea
 from coffea_dirac.codecs.factories import read_factory, write_factory
 from coffea_dirac.codecs.plain import members, pairs, read_pairs, read_sequence, sequence
 from coffea_dirac.codecs.tree import Decoder, Encoder, Node, Reader, Writer
@@ -71,27 +70,32 @@ def _read_column(decoder: Decoder, args: Sequence[Any]) -> Any:
     return found
 
 
-_TAGS: Mapping[type, str] = {
+_TAGS: dict[type, str] = {
     OrderedDict: "collections:OrderedDict",
     Counter: "collections:Counter",
     defaultdict: "collections:defaultdict",
-    coffea.dict_accumulator: "coffea:dict",
-    coffea.defaultdict_accumulator: "coffea:defaultdict",
-    coffea.list_accumulator: "coffea:list",
-    coffea.set_accumulator: "coffea:set",
 }
-_WRITERS: Mapping[type, Writer] = {
+_WRITERS: dict[type, Writer] = {
     OrderedDict: _write_mapping,
     Counter: _write_mapping,
     deque: _write_deque,
-    coffea.dict_accumulator: _write_mapping,
     defaultdict: _write_default,
-    coffea.defaultdict_accumulator: _write_default,
-    coffea.list_accumulator: _write_list,
-    coffea.set_accumulator: _write_set,
-    coffea.value_accumulator: _write_value,
-    coffea.column_accumulator: _write_column,
 }
+if coffea is not None:
+    _TAGS |= {
+        coffea.dict_accumulator: "coffea:dict",
+        coffea.defaultdict_accumulator: "coffea:defaultdict",
+        coffea.list_accumulator: "coffea:list",
+        coffea.set_accumulator: "coffea:set",
+    }
+    _WRITERS |= {
+        coffea.dict_accumulator: _write_mapping,
+        coffea.defaultdict_accumulator: _write_default,
+        coffea.list_accumulator: _write_list,
+        coffea.set_accumulator: _write_set,
+        coffea.value_accumulator: _write_value,
+        coffea.column_accumulator: _write_column,
+    }
 READERS: Mapping[str, Reader] = {
     "collections:OrderedDict": lambda decoder, args: OrderedDict(read_pairs(decoder, args)),
     "collections:Counter": lambda decoder, args: Counter(read_pairs(decoder, args)),

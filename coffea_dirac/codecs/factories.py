@@ -12,20 +12,22 @@ from typing import Any
 import boost_histogram as bh
 import hist
 import numpy as np
-from coffea.processor import accumulator as coffea
 
 from coffea_dirac.codecs.live import function_name, is_closed, known_code, known_function, rebinds
 from coffea_dirac.codecs.objects import class_name, class_of, why_not
 from coffea_dirac.codecs.tree import Decoder, Encoder, Node
 from coffea_dirac.errors import PayloadError
 
-_COFFEA = (
-    coffea.value_accumulator,
-    coffea.list_accumulator,
-    coffea.set_accumulator,
-    coffea.dict_accumulator,
-    coffea.defaultdict_accumulator,
-    coffea.column_accumulator,
+try:
+    from coffea.processor import accumulator
+except ImportError:
+    # Graphs of dask are cached without coffea as well.
+    accumulator = None
+
+_COFFEA = tuple(
+    getattr(accumulator, f"{name}_accumulator")
+    for name in ("value", "list", "set", "dict", "defaultdict", "column")
+    if accumulator is not None
 )
 _PLAIN = (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset)
 _NUMBERS = tuple(getattr(np, name) for name in ("int32", "int64", "uint32", "uint64", "float32", "float64", "bool_"))

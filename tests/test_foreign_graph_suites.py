@@ -1,0 +1,134 @@
+"""dask's, dask-awkward's and coffea's own tests with the cache switched on.
+
+Each suite runs three times: as it is, then through an empty cache, then once more in a new process, with another hash
+seed, through the cache that has been filled.  What passes as it is must pass in the other two; each exclusion has a
+reason, and what came of it is written into the documentation.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import io
+import os
+import shutil
+import sys
+import tarfile
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+import foreign_suites
+
+pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
+
+PAGE = foreign_suites.ROOT / "docs" / "reference" / "graph-suites.md"
+DASK_FILES = ("tests/test_base.py", "tests/test_delayed.py", "array/tests/test_array_core.py")
+COFFEA_FILES = ("test_dataset_tools.py", "test_dataset_tools_parquet.py", "test_fix823.py", "test_lumi_tools.py")
+
+EXCLUDED: Mapping[str, str] = {}
+
+HEAD = """# Other projects' tests of graphs
+
+`make test-long` runs tests of dask, dask-awkward and coffea as they are, then with the cache switched on: on an empty
+cache, and once more in a new process on the filled one. dask's and dask-awkward's tests run in `with StageCache(...)`, coffea's with
+`DiracClient` in place of `distributed.Client`. Cases that pass and fail alike without the cache are included in the numbers.
+Excluded are:
+
+""" + ("\n".join(f"- `{name}`: {why}" for name, why in EXCLUDED.items()) or "- none.")
+
+# dask's options and markers that its tests ask for, without its plug-ins and its report.
+CONFTEST = """
+import dask
+import pytest
+
+
+def pytest_configure(config):
+    for name in ("network", "slow", "gpu", "array_expr", "skip_with_pyarrow_strings", "xfail_with_pyarrow_strings"):
+        config.addinivalue_line("markers", f"{name}: dask's")
+
+
+def pytest_runtest_setup(item):
+    for name in ("network", "slow", "gpu", "array_expr"):
+        if name in item.keywords:
+            pytest.skip(f"{name}: not run here")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def allow_distributed_async_clients():
+    with dask.config.set({"admin.async-client-fallback": "sync"}):
+        yield
+"""
+
+
+def three_times(
+    name: str, folder: Path, files: Sequence[str], tmp_path: Path, *, plugin: str, options: Sequence[str] = ()
+) -> None:
+    """Run a suite as it is, cold and warm; write the page and compare."""
+    env = {"FOREIGN_CACHE": str(tmp_path / "cache")}
+    runs = [
+        foreign_suites.outcomes(folder, files, tmp_path / f"{run}.xml", plugin=chosen, env=more, options=options)
+        for run, chosen, more in (
+            ("plain", None, {}),
+            ("cold", plugin, {**env, "PYTHONHASHSEED": "1"}),
+            ("warm", plugin, {**env, "PYTHONHASHSEED": "2"}),
+        )
+    ]
+    plain, cold, warm = runs
+    assert sum(outcome == "passed" for outcome in plain.values()) > 50, "the suite itself did not run"
+    assert plain.keys() == cold.keys() == warm.keys()
+    title = f"{name}, with dask {importlib.metadata.version('dask')}, Python {sys.version.split()[0]}"
+    lines = [f"Run on {time.strftime('%Y-%m-%d')}.", "", *foreign_suites.table(("as it is", "cold", "warm"), runs)]
+    foreign_suites.renew(PAGE, HEAD, title, lines)
+    assert foreign_suites.lost(plain, EXCLUDED, cold, warm) == []
+
+
+@pytest.mark.core
+def test_what_passes_of_dask_passes_with_a_cache(tmp_path: Path) -> None:
+    spec = importlib.util.find_spec("dask")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = tmp_path / "suite"
+    folder.mkdir()
+    (folder / "conftest.py").write_text(CONFTEST)
+    # Copies are code of the user's: closures and lambdas in them enter fingerprints as they are.
+    for name in DASK_FILES:
+        shutil.copy(Path(spec.origin).parent / name, folder)
+    files = [Path(name).name for name in DASK_FILES]
+    three_times("dask", folder, files, tmp_path, plugin="use_cache", options=["-n", "2"])
+
+
+def test_what_passes_of_dask_awkward_passes_with_a_cache(tmp_path: Path) -> None:
+    pytest.importorskip("dask_awkward")
+    version = importlib.metadata.version("dask-awkward")
+    folder = tmp_path / "suite"
+    shutil.copytree(dask_awkward_checkout(version) / "tests", folder)
+    three_times(f"dask-awkward {version}", folder, ["test_core.py"], tmp_path, plugin="use_cache", options=["-n", "2"])
+
+
+def dask_awkward_checkout(version: str) -> Path:
+    """Return the sources of dask-awkward: its distributions on the package index hold no tests."""
+    if given := os.environ.get("DASK_AWKWARD_CHECKOUT"):
+        return Path(given)
+    folder = foreign_suites.ROOT / ".foreign"
+    if not (folder / f"dask-awkward-{version}").exists():
+        url = f"https://github.com/dask-contrib/dask-awkward/archive/refs/tags/{version}.tar.gz"
+        try:
+            with urllib.request.urlopen(url, timeout=60) as answer:
+                found = answer.read()
+        except OSError as error:
+            pytest.skip(f"dask-awkward's tests are on GitHub only ({error}); name a checkout in DASK_AWKWARD_CHECKOUT")
+        with tarfile.open(fileobj=io.BytesIO(found)) as archive:
+            archive.extractall(folder, filter="data")
+    return folder / f"dask-awkward-{version}"
+
+
+def test_what_passes_of_coffea_passes_with_dirac_client(tmp_path: Path) -> None:
+    pytest.importorskip("dask_awkward")
+    version = importlib.metadata.version("coffea")
+    folder = foreign_suites.source_of("coffea", version)
+    files = [f"tests/{name}" for name in COFFEA_FILES if (folder / "tests" / name).exists()]
+    three_times(f"coffea {version}", folder, files, tmp_path, plugin="use_client")
