@@ -1,7 +1,8 @@
 """The ttbar analysis as a dask graph: ``python -m agc_example.graph --help``.
 
-It makes lazy histograms of dask-awkward arrays, for `coffea.dataset_tools`.  Selection, observables and systematics are those of the processor; what differs is that nothing runs before
-``dask.compute``.  The jet assignment by boosted decision trees is left to the processor: it works on numpy arrays.
+It makes lazy histograms of dask-awkward arrays, for `coffea.dataset_tools`.  Selection, observables and systematics are
+those of the processor; what differs is that nothing runs before ``dask.compute``.  The jet assignment by boosted
+decision trees is left to the processor: it works on numpy arrays.
 """
 
 from __future__ import annotations

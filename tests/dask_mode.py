@@ -24,7 +24,7 @@ import hist.dask
 from coffea import dataset_tools
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
-from coffea_dirac import StageCache
+from coffea_dirac import DiracClient, StageCache
 
 MODE: dict[str, Any] = {"delayed": True} if coffea.__version__.startswith("2024") else {"mode": "dask"}
 EDGES = (10, 0.0, 200.0)

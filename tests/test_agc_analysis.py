@@ -86,7 +86,7 @@ def test_the_smearing_of_an_event_does_not_depend_on_how_events_are_cut_into_wor
 
 def test_the_smearing_is_normally_distributed() -> None:
     n = 20_000
-    event, place = np.arange(n, dtype="u8"), ak.local_index(ak.unflatten(np.zeros(2 * n), 2))
+    event, place = np.arange(n, dtype="u8"), ak.local_index(ak.unflatten(np.zeros(2 * n), np.full(n, 2)))
     values = np.asarray(ak.flatten(systematics.gauss_by_event(np.ones(n), np.ones(n), event, place)))
     assert abs(values.mean()) < 0.02
     assert abs(values.std() - 1) < 0.02

@@ -19,9 +19,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
-
 import foreign_suites
+import pytest
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
 

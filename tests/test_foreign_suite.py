@@ -13,9 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 import foreign_suites
+import pytest
 from foreign_suites import Outcomes
 
 pytestmark = [pytest.mark.long, pytest.mark.core, pytest.mark.timeout(5400)]
