@@ -21,6 +21,8 @@ import dask
 import dask_awkward as dak
 import hist.dask
 import typer
+from coffea import dataset_tools, processor
+from coffea.nanoevents import NanoAODSchema
 
 from agc_example import systematics
 from agc_example.analysis import BINS, HERE, HIGH, LABELS, LOW, REGIONS
@@ -90,36 +92,35 @@ def _fill(histogram: Any, process: str, name: str, values: Any, weights: Mapping
         histogram.fill(observable=values, process=process, variation=variation, weight=weight)
 
 
-def graph_of(fileset: Mapping[str, Any], *, chunksize: int = 200_000) -> dict[str, Any]:
-    """Return the lazy output of each dataset of a fileset; ``dask.compute`` it, then `merged` adds it up.
+def preprocessed(fileset: Mapping[str, Any], *, chunksize: int = 200_000) -> Any:
+    """Return a fileset with the steps of its files, as coffea's Runner cuts them into work items: all of one length.
 
     Parameters
     ----------
     fileset : mapping
         As `agc_example.inputs.fileset_from` returns it.
     chunksize : int
-        Events in a partition.
+        Events in a partition, at most.
     """
-    from coffea import dataset_tools
-    from coffea.nanoevents import NanoAODSchema
-
-    NanoAODSchema.warn_missing_crossrefs = False
     named = {
         name: {"files": dict.fromkeys(dataset["files"], dataset.get("treename", TREE)), "metadata": dataset["metadata"]}
         for name, dataset in fileset.items()
     }
-    # Even steps, as coffea's Runner cuts its work items.
     given = dataset_tools.DataGroupSpec.model_validate(named)
     ready, _ = dataset_tools.preprocess(given, step_size=chunksize, align_clusters=False)
+    return ready
+
+
+def graph_of(ready: Any) -> dict[str, Any]:
+    """Return the lazy output of each dataset of a preprocessed fileset; ``dask.compute`` it, then `merged` adds it up."""
+    NanoAODSchema.warn_missing_crossrefs = False
     out: dict[str, Any] = dataset_tools.apply_to_fileset(histograms, ready, schemaclass=NanoAODSchema)
     return out
 
 
 def merged(computed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the sum of the outputs of all datasets, in the form that the processor's run returns."""
-    from coffea.processor import accumulate
-
-    out: dict[str, Any] = accumulate(list(computed.values()))
+    out: dict[str, Any] = processor.accumulate(list(computed.values()))
     return out
 
 
@@ -150,7 +151,7 @@ def main(
     fileset = fileset_from(inputs)
     started = time.perf_counter()
     with through(cache, scheduler) as opened:
-        (computed,) = dask.compute(graph_of(fileset, chunksize=chunksize))
+        (computed,) = dask.compute(graph_of(preprocessed(fileset, chunksize=chunksize)))
         counts = dict(opened.report.counts)
     result = Result(merged(computed), None, time.perf_counter() - started)
     typer.echo(f"{counts} in {result.wall_s:.1f} s")

@@ -16,7 +16,7 @@ from typing import Any
 # Before anything that would start threads of its own: two workers on two cores shall not fight with their own pools.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks import cold, fingerprint, keeping, million, plot, resume, stages, startup, warm
+from benchmarks import cold, fingerprint, graph, keeping, million, plot, resume, stages, startup, warm
 from benchmarks.pairs import Line, Loads
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "benchmarks.md"
@@ -30,6 +30,7 @@ TINY: dict[str, dict[str, Any]] = {
     "startup": {"events": 200, "rounds": 1},
     "fingerprint": {"processes": 1, "items": 100},
     "stages": {"calls": 100, "events": 200, "chunksize": 200, "names": ("nothing",)},
+    "graph": {"sizes": (20,), "tasks": 20, "rounds": 1, "events": 20, "with_peers": False},
 }
 PROGRAMS: dict[str, Callable[..., list[Line]]] = {
     "cold": cold.lines,
@@ -40,6 +41,7 @@ PROGRAMS: dict[str, Callable[..., list[Line]]] = {
     "startup": startup.lines,
     "fingerprint": fingerprint.lines,
     "stages": stages.lines,
+    "graph": graph.lines,
 }
 
 

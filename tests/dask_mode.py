@@ -1,7 +1,7 @@
-"""A small analysis in coffea's dask mode, for a process of its own: ``python dask_mode.py CACHE SCHEDULER CASE FILE...``.
+"""Small analyses in coffea's dask mode, for a process of their own: ``python dask_mode.py CACHE SCHEDULER CASES FILE...``.
 
-It runs under coffea 2024 and newer, and prints what came of it as JSON: the numbers, and how many results were loaded and
-computed.  SCHEDULER is ``sync``, ``threads``, ``distributed`` (a `DiracClient` on two worker processes) or ``plain``:
+They run under coffea 2024 and newer, and print what came of them as JSON: the numbers, and how many results were loaded
+and computed.  CASES are names with commas between.  SCHEDULER is ``sync``, ``threads``, ``distributed`` (a `DiracClient` on two worker processes) or ``plain``:
 no cache.
 """
 
@@ -138,13 +138,16 @@ def errors_of(found: Any) -> Any:
 
 
 def main() -> None:
-    cache, scheduler, case, *files = sys.argv[1:]
+    cache, scheduler, cases, *files = sys.argv[1:]
     warnings.simplefilter("ignore")
     NanoAODSchema.warn_missing_crossrefs = False
-    with cached(cache, scheduler) as opened:
-        (found,) = dask.compute(CASES[case](files))
-        counts = opened.report.counts if opened is not None else None
-    print(json.dumps({"value": as_json(found), "counts": counts}))
+    found = {}
+    for case in cases.split(","):
+        with cached(cache, scheduler) as opened:
+            (value,) = dask.compute(CASES[case](files))
+            counts = opened.report.counts if opened is not None else None
+        found[case] = {"value": as_json(value), "counts": counts}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from agc_example.inputs import fileset_from
 from agc_example.run import Executor, analyse, executor_for
 
 pytest.importorskip("dask_awkward")
+pytestmark = pytest.mark.timeout(1800)
 
 ROOT = Path(__file__).parents[1]
 CHUNKSIZE = 500
@@ -77,9 +78,9 @@ def assert_equal(graph: dict[str, Any], executor: dict[str, Any]) -> None:
 def test_the_graph_gives_the_histograms_of_the_processor(inputs: Path) -> None:
     import dask
 
-    from agc_example.graph import graph_of, merged
+    from agc_example.graph import graph_of, merged, preprocessed
 
-    (computed,) = dask.compute(graph_of(fileset_from(inputs), chunksize=CHUNKSIZE), scheduler="sync")
+    (computed,) = dask.compute(graph_of(preprocessed(fileset_from(inputs), chunksize=CHUNKSIZE)), scheduler="sync")
     found = merged(computed)
     assert sum(h.sum(flow=True).value for h in found["hist_dict"].values()) > 100
     assert_equal(found, by_executor(inputs))
