@@ -374,15 +374,30 @@ def call(key: Key, func: Callable[..., Any], *args: Any) -> Any:
     return Task(key, func, *args)
 
 
-def wrapped(key: Key, node: Any, wrap: Callable[[Callable[..., Any], tuple[Any, ...]], Any]) -> Any:
-    """Return a node whose function is ``wrap(function, which arguments hold several nodes)``; data stays as it is."""
+Wrap = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
+
+
+def wrapped(key: Key, node: Any, wrap: Wrap, inside: Wrap) -> Any:
+    """Return a node whose function is ``wrap(function, which arguments hold several nodes)``; data stays as it is.
+
+    Functions of calls among its arguments become ``inside(...)`` of the same: they may be given what the graph has seen.
+    """
     if isinstance(node, Task) and not inspect.iscoroutinefunction(node.func):
-        nested = tuple(i for i, a in enumerate(node.args) if isinstance(a, NestedContainer))
-        nested += tuple(k for k, a in node.kwargs.items() if isinstance(a, NestedContainer))
-        return Task(key, wrap(node.func, nested), *node.args, **node.kwargs)
+        args = [_wrapped_inside(a, inside) for a in node.args]
+        kwargs = {name: _wrapped_inside(a, inside) for name, a in node.kwargs.items()}
+        nested = tuple(n for n, a in (*enumerate(args), *kwargs.items()) if isinstance(a, NestedContainer))
+        return Task(key, wrap(node.func, nested), *args, **kwargs)
     if isinstance(node, Alias) and node.target != key:
         return Task(key, wrap(_itself, ()), TaskRef(node.target))
     return node
+
+
+def _wrapped_inside(node: Any, inside: Wrap) -> Any:
+    """Return an argument; a list of results stays one, any other call (dask makes one of many a list) is wrapped."""
+    if not isinstance(node, Task):
+        return node
+    is_plain = isinstance(node, NestedContainer) and not any(isinstance(a, Task) for a in node.args)
+    return node if is_plain else wrapped(None, node, inside, inside)
 
 
 def renamed(node: Any, names: Mapping[Key, Key], key: Key) -> Any:

@@ -98,7 +98,10 @@ class Rewriter:
             inputs = self.inherited.get(of, ())
             keep = Keep(self.plan.keeps[of], stage, template, inputs)
         return nodes.wrapped(
-            key, task, lambda func, nested: Run(func, self.place, keep, nested=nested, is_output=is_output)
+            key,
+            task,
+            lambda func, nested: Run(func, self.place, keep, nested=nested, is_output=is_output),
+            lambda func, nested: Run(func, self.place, nested=nested),
         )
 
 
