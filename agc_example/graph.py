@@ -112,7 +112,7 @@ def preprocessed(fileset: Mapping[str, Any], *, chunksize: int = 200_000) -> Any
 
 
 def graph_of(ready: Any) -> dict[str, Any]:
-    """Return the lazy output of each dataset of a preprocessed fileset; ``dask.compute`` it, then `merged` adds it up."""
+    """Return the lazy output of each dataset of a preprocessed fileset: `merged` adds up what is computed."""
     NanoAODSchema.warn_missing_crossrefs = False
     out: dict[str, Any] = dataset_tools.apply_to_fileset(histograms, ready, schemaclass=NanoAODSchema)
     return out

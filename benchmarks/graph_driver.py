@@ -1,8 +1,8 @@
 """One measurement of a dask graph, in a process of its own: ``python graph_driver.py WHO CACHE TASKS WHAT``.
 
-WHO is ``ours``, ``all`` (ours, keeping every task), ``plain``, ``graphchain`` or ``dask-dirac``.  WHAT is ``plan``: until a
-scheduler is asked, or ``run``: until the result is there.  It prints wall time and processor time of this process, seconds.
-It imports nothing of this package unless asked to: the peers run it in an environment of their own.
+WHO is ``ours``, ``all`` (ours, keeping every task), ``plain``, ``graphchain`` or ``dask-dirac``.  WHAT is ``plan``:
+until a scheduler is asked, or ``run``: until the result is there.  It prints wall and processor time of this process in
+seconds.  It imports nothing of this package unless asked to: peers run it in an environment of their own.
 """
 
 from __future__ import annotations

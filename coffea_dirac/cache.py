@@ -174,7 +174,7 @@ class StageCache:
         >>> StageCache(tempfile.mkdtemp()).wrap(lambda events: {"n": len(events)}).postprocess({"n": 3})
         {'n': 3}
         """
-        from coffea_dirac.block import Wrapped
+        from coffea_dirac.wrapping import Wrapped
 
         return Wrapped(processor, self)
 

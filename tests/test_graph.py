@@ -94,6 +94,26 @@ def test_a_plain_dict_graph_goes_through_the_cache(tmp_path, get):
     assert in_cache(tmp_path, compute) == ((14, (12,)), {"loaded": 2, "computed": 0, "cut": 0})
 
 
+def number_in(path):
+    with open(path) as file:
+        return int(file.read())
+
+
+def test_calls_inside_of_calls_and_lists_get_what_was_read_and_follow_it(tmp_path):
+    path = tmp_path / "number.txt"
+    graph = {
+        "a": (number_in, str(path)),
+        "b": (add, (inc, "a"), (inc, (inc, "a"))),
+        "c": (sum, ["a", (inc, "a"), (max, ["a", (inc, "b")])]),
+    }
+    for text, right in (("12", (27, 12 + 13 + 28)), ("20", (43, 20 + 21 + 44))):
+        path.write_text(text)
+        for n_loaded in (0, 2):
+            found, counts = in_cache(tmp_path / "cache", lambda: dask.get(graph, ["b", "c"]))
+            assert found == right
+            assert counts["loaded"] == n_loaded
+
+
 def test_after_the_block_dask_is_as_it_was(tmp_path):
     names = ("collections_to_dsk", "collections_to_expr", "compute", "persist")
     before = [getattr(dask.base, name, None) for name in names] + [dask.get, dask.threaded.get]

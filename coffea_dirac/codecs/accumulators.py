@@ -6,7 +6,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coffea_dirac.codecs.factories import accumulator as coffea
+from coffea_dirac.codecs.factories import coffea_accumulator as coffea
 from coffea_dirac.codecs.factories import read_factory, write_factory
 from coffea_dirac.codecs.plain import members, pairs, read_pairs, read_sequence, sequence
 from coffea_dirac.codecs.tree import Decoder, Encoder, Node, Reader, Writer

@@ -19,15 +19,15 @@ from coffea_dirac.codecs.tree import Decoder, Encoder, Node
 from coffea_dirac.errors import PayloadError
 
 try:
-    from coffea.processor import accumulator
+    from coffea.processor import accumulator as coffea_accumulator
 except ImportError:
     # Graphs of dask are cached without coffea as well.
-    accumulator = None
+    coffea_accumulator = None
 
 _COFFEA = tuple(
-    getattr(accumulator, f"{name}_accumulator")
+    getattr(coffea_accumulator, f"{name}_accumulator")
     for name in ("value", "list", "set", "dict", "defaultdict", "column")
-    if accumulator is not None
+    if coffea_accumulator is not None
 )
 _PLAIN = (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset)
 _NUMBERS = tuple(getattr(np, name) for name in ("int32", "int64", "uint32", "uint64", "float32", "float64", "bool_"))

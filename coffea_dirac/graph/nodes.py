@@ -380,7 +380,7 @@ Wrap = Callable[[Callable[..., Any], tuple[Any, ...]], Any]
 def wrapped(key: Key, node: Any, wrap: Wrap, inside: Wrap) -> Any:
     """Return a node whose function is ``wrap(function, which arguments hold several nodes)``; data stays as it is.
 
-    Functions of calls among its arguments become ``inside(...)`` of the same: they may be given what the graph has seen.
+    Functions of calls among its arguments become ``inside(...)`` of the same: they too get what was read.
     """
     if isinstance(node, Task) and not inspect.iscoroutinefunction(node.func):
         args = [_wrapped_inside(a, inside) for a in node.args]
