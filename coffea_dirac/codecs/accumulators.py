@@ -6,8 +6,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coffea_dirac.codecs.factories import coffea_accumulator as coffea
-from coffea_dirac.codecs.factories import read_factory, write_factory
+from coffea_dirac.codecs.factories import COFFEA, read_factory, write_factory
 from coffea_dirac.codecs.plain import members, pairs, read_pairs, read_sequence, sequence
 from coffea_dirac.codecs.tree import Decoder, Encoder, Node, Reader, Writer
 
@@ -54,7 +53,7 @@ def _write_value(encoder: Encoder, value: Any) -> Node:
 
 
 def _read_value(decoder: Decoder, args: Sequence[Any]) -> Any:
-    found = coffea.value_accumulator(int, 0)
+    found = COFFEA.value_accumulator(int, 0)
     found.default_factory, found.value = read_factory(decoder, args[0]), decoder.value(args[1])
     return found
 
@@ -65,7 +64,7 @@ def _write_column(encoder: Encoder, value: Any) -> Node:
 
 
 def _read_column(decoder: Decoder, args: Sequence[Any]) -> Any:
-    found = coffea.column_accumulator(decoder.value(args[0]))
+    found = COFFEA.column_accumulator(decoder.value(args[0]))
     found._empty, found._value = found._value, decoder.value(args[1])
     return found
 
@@ -81,32 +80,32 @@ _WRITERS: dict[type, Writer] = {
     deque: _write_deque,
     defaultdict: _write_default,
 }
-if coffea is not None:
+if COFFEA is not None:
     _TAGS |= {
-        coffea.dict_accumulator: "coffea:dict",
-        coffea.defaultdict_accumulator: "coffea:defaultdict",
-        coffea.list_accumulator: "coffea:list",
-        coffea.set_accumulator: "coffea:set",
+        COFFEA.dict_accumulator: "coffea:dict",
+        COFFEA.defaultdict_accumulator: "coffea:defaultdict",
+        COFFEA.list_accumulator: "coffea:list",
+        COFFEA.set_accumulator: "coffea:set",
     }
     _WRITERS |= {
-        coffea.dict_accumulator: _write_mapping,
-        coffea.defaultdict_accumulator: _write_default,
-        coffea.list_accumulator: _write_list,
-        coffea.set_accumulator: _write_set,
-        coffea.value_accumulator: _write_value,
-        coffea.column_accumulator: _write_column,
+        COFFEA.dict_accumulator: _write_mapping,
+        COFFEA.defaultdict_accumulator: _write_default,
+        COFFEA.list_accumulator: _write_list,
+        COFFEA.set_accumulator: _write_set,
+        COFFEA.value_accumulator: _write_value,
+        COFFEA.column_accumulator: _write_column,
     }
 READERS: Mapping[str, Reader] = {
     "collections:OrderedDict": lambda decoder, args: OrderedDict(read_pairs(decoder, args)),
     "collections:Counter": lambda decoder, args: Counter(read_pairs(decoder, args)),
     "collections:deque": lambda decoder, args: deque(read_sequence(decoder, args[1:]), args[0]),
     "collections:defaultdict": lambda d, args: defaultdict(read_factory(d, args[0]), read_pairs(d, args[1:])),
-    "coffea:dict": lambda decoder, args: coffea.dict_accumulator(read_pairs(decoder, args)),
-    "coffea:defaultdict": lambda d, args: coffea.defaultdict_accumulator(
+    "coffea:dict": lambda decoder, args: COFFEA.dict_accumulator(read_pairs(decoder, args)),
+    "coffea:defaultdict": lambda d, args: COFFEA.defaultdict_accumulator(
         read_factory(d, args[0]), read_pairs(d, args[1:])
     ),
-    "coffea:list": lambda decoder, args: coffea.list_accumulator(read_sequence(decoder, args)),
-    "coffea:set": lambda decoder, args: coffea.set_accumulator(read_sequence(decoder, args)),
+    "coffea:list": lambda decoder, args: COFFEA.list_accumulator(read_sequence(decoder, args)),
+    "coffea:set": lambda decoder, args: COFFEA.set_accumulator(read_sequence(decoder, args)),
     "coffea:value": _read_value,
     "coffea:column": _read_column,
 }

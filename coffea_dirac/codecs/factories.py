@@ -19,22 +19,23 @@ from coffea_dirac.codecs.tree import Decoder, Encoder, Node
 from coffea_dirac.errors import PayloadError
 
 try:
-    from coffea.processor import accumulator as coffea_accumulator
+    from coffea.processor import accumulator as _accumulator
 except ImportError:
-    # Graphs of dask are cached without coffea as well.
-    coffea_accumulator = None
+    _accumulator = None
 
-_COFFEA = tuple(
-    getattr(coffea_accumulator, f"{name}_accumulator")
+COFFEA: Any = _accumulator
+"""coffea's accumulators, None without coffea: graphs of dask are cached without it as well."""
+_ACCUMULATORS = tuple(
+    getattr(COFFEA, f"{name}_accumulator")
     for name in ("value", "list", "set", "dict", "defaultdict", "column")
-    if coffea_accumulator is not None
+    if COFFEA is not None
 )
 _PLAIN = (int, float, complex, bool, str, bytes, list, tuple, dict, set, frozenset)
 _NUMBERS = tuple(getattr(np, name) for name in ("int32", "int64", "uint32", "uint64", "float32", "float64", "bool_"))
 # What a default_factory may be: calling one makes an empty or zero value and does nothing else.
 _FACTORIES: Mapping[str, Any] = {
     f"{kind.__module__}.{kind.__qualname__}": kind
-    for kind in (*_PLAIN, *_NUMBERS, OrderedDict, Counter, defaultdict, deque, *_COFFEA)
+    for kind in (*_PLAIN, *_NUMBERS, OrderedDict, Counter, defaultdict, deque, *_ACCUMULATORS)
 }
 _FACTORY_NAMES = {kind: name for name, kind in _FACTORIES.items()}
 _MAKERS: Mapping[str, Any] = {
