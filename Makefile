@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-stack-e lint docs bench lock clean
+.PHONY: help demo demo-grid test test-long test-stack-e lint docs bench lock clean
 
 help: ## Say what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -14,6 +14,12 @@ demo: ## Set up .venv and run the AGC ttbar analysis three times: cold, warm, ed
 	@# After `make test` the environment holds all that the demo needs, in the same versions.
 	@grep -q test.lock .venv/.set-up-from 2>/dev/null && scripts/set-up .venv requirements/test.lock || scripts/set-up .venv requirements/demo.lock
 	@$(RUN) -m agc_example.demo
+
+demo-grid: ## Run the AGC ttbar analysis on a grid in a box: a DiracX server and two sites on this machine
+	@# Needs DiracX's client, which the environment of the demo alone does not have.
+	@scripts/set-up .venv requirements/test.lock
+	@scripts/set-up .venv-diracx requirements/diracx.lock
+	@$(RUN) -m agc_example.demo_grid
 
 test: ## Set up .venv and pass the tests on both stacks, ruff, mypy and import-linter
 	@scripts/set-up .venv requirements/test.lock

@@ -1,4 +1,4 @@
-"""A dask cluster whose workers are jobs; without further words, processes of this machine.
+"""A dask cluster whose workers are jobs: at DIRAC sites, or without further words processes of this machine.
 
 `DiracCluster` is the face that dask knows.  What runs below it, and is kept running, is `ClusterJobs`.
 """
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self, cast
 
@@ -17,31 +17,55 @@ from distributed import Status
 from distributed.core import rpc
 from distributed.deploy.cluster import Cluster
 
-from coffea_dirac.dirac.cluster_jobs import DEFAULT_BUDGET, IMPORTS, Budget, ClusterJobs
+from coffea_dirac.adapting import Adapt, Demand, least_busy, needs_of, too_idle, wanted
+from coffea_dirac.cluster_table import html, table, waiting_for
+from coffea_dirac.dirac.cluster_jobs import IMPORTS, ClusterJobs
+from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget
+from coffea_dirac.dirac.places import CPU_TIME_S, WorkerGroup, spread
+from coffea_dirac.dirac.transport import LOCAL, LOOPBACK, transport_of
 from coffea_dirac.embedded import default_worker_count
-from coffea_dirac.errors import JobServiceError
-from coffea_dirac.interfaces import JobService
+from coffea_dirac.errors import CoffeaDiracError, ConfigurationError, JobServiceError
+from coffea_dirac.interfaces import Job, JobService, Json
 
 logger = logging.getLogger(__name__)
 
 CHECK_S = 0.2
+ADAPT_S = 1.0
+TELL_S = 60.0
+SAID = 3
+NO_WORKER_S, QUEUE_S = 300.0, 24 * 3600.0
+"""How long a run goes on without any worker, on this machine and in the queue of a site."""
 
 
 class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
-    """A dask cluster whose workers are jobs of one thread each.
+    """A dask cluster whose workers are jobs.
 
-    Nothing is started before `start`, the first use as a context manager, or the first ``Client(cluster)``.
+    Nothing is started before `start`, or the first ``Client(cluster)``.  With `sites` or `groups` the workers are jobs
+    of DIRAC; there are as many as there is work for, and none, nor a credential, before there is any.  Otherwise they
+    are processes of this machine, of one thread each.
 
     Parameters
     ----------
     workers : int, optional
-        How many workers to keep; by default as many as this process may use cores, or ``COFFEA_DIRAC_WORKERS``.
+        How many workers to keep; at sites, by default, as many as there is work for (`adapt`), on this machine one for
+        each core this process may use, or ``COFFEA_DIRAC_WORKERS``.
+    sites : mapping or sequence of str, optional
+        DIRAC sites, ``{name: how many workers at most}``, or a list of sites of which any will do.
+    banned, cores, memory, cpu_time, tags, resources, environment, setup : optional
+        What the workers are, as for `WorkerGroup`.
+    groups : sequence of WorkerGroup, optional
+        Workers of several kinds, instead of `sites` and these.
+    diracx, credentials : str, optional
+        The DiracX server, by default ``DIRACX_URL``, and a token file or proxy, by default where DIRAC looks.
+    transport : str
+        How workers reach the scheduler: ``tcp://ADDRESS`` with an address of this machine that they can reach, and that
+        can reach them.  The traffic is neither encrypted nor authenticated.
     service : JobService, optional
-        Who runs the workers; by default they are processes of this machine.
+        Who runs the workers, instead of DIRAC or this machine.
     imports : sequence of str
         Modules that a worker imports before it joins.
     memory_limit : int
-        Bytes a worker may use before it ends and is replaced; 0 (default) for no limit.
+        The same as `memory`, for workers of this machine.
     budget : Budget
         When lost workers are no longer replaced.
     jobs : ClusterJobs, optional
@@ -53,6 +77,9 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     >>> with DiracCluster(1, imports=()) as cluster, Client(cluster) as client:
     ...     client.submit(sum, [1, 2, 3]).result(timeout=60)
     6
+    >>> cluster = DiracCluster(sites={"LCG.UKI-SOUTHGRID-RALPP.uk": 20, "LCG.UKI-LT2-IC-HEP.uk": 10}, cpu_time=7200)
+    >>> cluster
+    DiracCluster(created)
     """
 
     scheduler_comm: Any
@@ -61,10 +88,23 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     tells_each_death = True
     """Whether a run hears of each death of a worker under its tasks (`start_scheduler.add_teller`)."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all of them by name
         self,
         workers: int | None = None,
         *,
+        sites: Mapping[str, int] | Sequence[str] | None = None,
+        banned: Sequence[str] = (),
+        cores: int = 1,
+        memory: int = 0,
+        cpu_time: int = CPU_TIME_S,
+        tags: Sequence[str] = (),
+        resources: Mapping[str, float] | None = None,
+        environment: str = "",
+        setup: str = "",
+        groups: Sequence[WorkerGroup] = (),
+        diracx: str | None = None,
+        credentials: str | None = None,
+        transport: str = f"tcp://{LOOPBACK}",
         service: JobService | None = None,
         imports: Sequence[str] = IMPORTS,
         memory_limit: int = 0,
@@ -72,21 +112,45 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         jobs: ClusterJobs | None = None,
     ) -> None:
         super().__init__(quiet=True)
+        if sites is not None and groups:
+            raise ConfigurationError("give sites= or groups=, not both: each group has sites of its own")
+        if sites is not None:
+            groups = [
+                WorkerGroup(
+                    sites=sites,
+                    banned=banned,
+                    cores=cores,
+                    memory=memory,
+                    cpu_time=cpu_time,
+                    tags=tags,
+                    resources=resources or {},
+                    environment=environment,
+                    setup=setup,
+                )
+            ]
+        self._adapt: Adapt | None = Adapt() if groups and workers is None else None
         self.jobs = jobs or ClusterJobs(
-            default_worker_count() if workers is None else workers,
-            service=service,
+            (0 if groups else default_worker_count()) if workers is None else workers,
+            service=service or (_dirac_jobs(diracx, credentials) if groups else None),
             imports=imports,
-            memory_limit=memory_limit,
+            memory_limit=memory or memory_limit,
             budget=budget,
+            groups=groups,
+            transport=transport_of(transport) if groups else LOCAL,
         )
         self._start_timeout_s = budget.start_timeout_s
         self._watch_jobs_task: asyncio.Task[None] | None = None
+        self._adapt_task: asyncio.Task[None] | None = None
+        self._no_work_since_s: float | None = None
+        self._told_s = time.monotonic()
+        self._client: Any = None
+        self.no_worker_deadline_s = QUEUE_S if groups else NO_WORKER_S
         self._start_lock = threading.Lock()
 
     # -- starting
 
     def start(self) -> None:
-        """Start the scheduler and the workers, and return when the scheduler answers.
+        """Start the scheduler and the workers that are wanted now, and return when the scheduler answers.
 
         Raises
         ------
@@ -114,6 +178,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         for worker in self.scheduler_info["workers"].values():
             self.jobs.joined(worker["name"])
         self._watch_jobs_task = asyncio.create_task(self._watch_jobs())
+        self._adapt_task = asyncio.create_task(self._keep_adapting())
 
     async def _watch_jobs(self) -> None:
         """End the scheduler once no worker is left and none will come: its clients then stop waiting."""
@@ -141,8 +206,17 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         yield
 
     def __enter__(self) -> Self:
-        self.start()
+        if self._adapt is None:
+            self.start()
         return self
+
+    def executor_client(self) -> Any:
+        """Return a client that ends with this cluster, the same one each time; it is not dask's default."""
+        from distributed import Client
+
+        if self._client is None or self._client.status != "running":
+            self._client = Client(self, set_as_default=False)
+        return self._client
 
     # -- workers
 
@@ -163,63 +237,163 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
 
         Raises
         ------
-        JobServiceError
+        CoffeaDiracError
             Workers cannot be started or are lost too often, or the scheduler has ended.
         """
         self.jobs.check()
 
     def wait_for(self, n: int, timeout: float) -> None:
-        """Wait until `n` workers have joined.
+        """Wait until `n` workers have joined; every minute it is said what they wait for.
 
         Parameters
         ----------
         n : int
-            How many workers.
+            How many workers; as many are asked for, if the cluster adapts.
         timeout : float
             Seconds to wait.
 
         Raises
         ------
-        JobServiceError
+        CoffeaDiracError
             They did not come in time, or will not come.
         """
-        self.start()
-        deadline = time.monotonic() + timeout
+        self.ask_for(n)
+        start = time.monotonic()
         while (joined := len(self.scheduler_info["workers"])) < n:
             self.check()
-            if time.monotonic() > deadline:
-                logs = "\n".join(self.jobs.service.logs(job)[-500:] for job in self.workers.values())
+            if time.monotonic() > start + timeout:
                 raise JobServiceError(
-                    f"Only {joined} of {n} workers joined within {timeout:.0f} s. A busy machine or site: wait longer, "
-                    f"wait_for({n}, timeout={2 * timeout:.0f}). The workers said:\n{logs or '(nothing)'}"
+                    f"Only {joined} of {n} workers joined within {timeout:.0f} s.{waiting_for(self.jobs)} A busy "
+                    f"machine or site: wait longer, wait_for({n}, timeout={2 * timeout:.0f}).{self._said()}"
                 )
+            self.tell_waiting()
             time.sleep(0.01)
 
-    def scale(self, n: int) -> None:
-        """Keep `n` workers from now on; of those too many, idle ones go first."""
+    def _said(self) -> str:
+        """Return what some workers that have not joined have printed."""
+        found = ""
+        with suppress(CoffeaDiracError):
+            coming = [worker.job_id for worker in self.jobs.worker_jobs if not worker.joined][:SAID]
+            found = "\n".join(filter(None, (self.jobs.service.logs(job)[-500:] for job in coming)))
+        return f" The workers said:\n{found or '(nothing)'}"
+
+    def tell_waiting(self) -> None:
+        """Say what is waited for, once a minute, while no worker is there."""
+        now = time.monotonic()
+        if self.scheduler_info["workers"] or not self.workers:
+            self._told_s = now
+        elif now > self._told_s + TELL_S:
+            self._told_s = now
+            logger.warning("No worker yet.%s", waiting_for(self.jobs) or f" {len(self.workers)} start.")
+
+    def ask_for(self, n: int) -> None:
+        """Say that there is work for `n` workers, so that a cluster that adapts need not find out step by step."""
         self.start()
-        self.loop.add_callback(self._scale, n)
+        if self._adapt is not None:
+            self._raise({self.jobs.groups[0].name: n})
+
+    def scale(self, n: int | None = None, *, sites: Mapping[str, int] | None = None) -> None:
+        """Keep `n` workers from now on, or so many at each site, and no longer adapt; idle ones go first.
+
+        Parameters
+        ----------
+        n : int, optional
+            How many workers, all sites together.
+        sites : mapping, optional
+            How many at each site; none at those not named.
+        """
+        if (n is None) == (sites is None):
+            raise ConfigurationError("give a number or sites: cluster.scale(4), cluster.scale(sites={'LCG.A.uk': 4})")
+        self._adapt = None
+        self.start()
+        self.loop.add_callback(self._scale, n if sites is None else self._places(sites or {}))
 
     scale_up = scale
 
-    async def _scale(self, n: int) -> None:
-        surplus = len(self.workers) - n
-        if surplus <= 0:
-            await asyncio.to_thread(self.jobs.scale, n)
-            return
-        coming = [name for name in self.workers if name not in self.observed][:surplus]
-        idle = await self.scheduler_comm.workers_to_close(n=surplus - len(coming), attribute="name")
-        await self.scale_down([*coming, *idle])
+    def _places(self, sites: Mapping[str, int]) -> dict[str, int]:
+        found = {}
+        for site, number in sites.items():
+            keys = [key for key, place in self.jobs.places.items() if place.sites == (site,)]
+            if not keys:
+                known = ", ".join(place.sites[0] for place in self.jobs.places.values() if len(place.sites) == 1)
+                raise ConfigurationError(f"{site!r} is no site of this cluster, which has {known or 'no single sites'}")
+            found[keys[0]] = number
+        return found
+
+    async def _scale(self, target: int | Mapping[str, int]) -> None:
+        self.jobs.scale(target)
+        surplus = self.jobs.surplus
+        if surplus:
+            demand = await self._demand()
+            places = {worker.name: worker.place.key for worker in self.jobs.worker_jobs}
+            await self.scale_down(least_busy(surplus, demand["busy"], places))
 
     async def scale_down(self, workers: Sequence[str]) -> None:
         """Let workers go, by name, after what they hold has been copied to others."""
-        await self.scheduler_comm.retire_workers(names=list(workers))
-        await asyncio.to_thread(self.jobs.let_go, workers)
+        await self.scheduler_comm.retire_workers(names=[*workers, *self._also_known_as(workers)])
+        self.jobs.let_go(workers)
+
+    def _also_known_as(self, workers: Sequence[str]) -> list[str]:
+        """Return the names of workers that have come back after they had lost the scheduler."""
+        names = [worker["name"] for worker in self.scheduler_info["workers"].values()]
+        return [name for name in names if "~" in str(name) and name.partition("~")[0] in workers]
+
+    # -- adapting
+
+    def adapt(self, *, minimum: int = 0, maximum: int | None = None, idle: float = 600.0) -> None:
+        """Have as many workers as there is work for, from now on.
+
+        Parameters
+        ----------
+        minimum, maximum : int, optional
+            Workers of each group; by default none, and what its sites allow.
+        idle : float
+            Seconds without work after which a worker ends.
+        """
+        self._adapt = Adapt(minimum, maximum, idle)
+
+    async def _demand(self) -> Demand:
+        found: Demand = await self.scheduler_comm.coffea_dirac_demand()
+        return found
+
+    async def _keep_adapting(self) -> None:
+        while True:
+            await asyncio.sleep(ADAPT_S)
+            if self._adapt is not None:
+                with suppress(OSError):
+                    await self._adapt_once(self._adapt)
+
+    async def _adapt_once(self, adapt: Adapt) -> None:
+        demand = await self._demand()
+        self._raise(needs_of(self.jobs.groups, demand["tasks"]))
+        groups = {worker.name: worker.place.group.name for worker in self.jobs.worker_jobs}
+        if idle := too_idle(adapt, demand["idle_s"], groups):
+            await self.scale_down(idle)
+        now = time.monotonic()
+        self._no_work_since_s = None if demand["tasks"] else self._no_work_since_s or now
+        if self._no_work_since_s is not None and now > self._no_work_since_s + adapt.idle_s:
+            # What still waits in a queue would come for nothing.
+            self.jobs.let_go([worker.name for worker in self.jobs.worker_jobs if not worker.joined])
+
+    def _raise(self, needs: Mapping[str, int]) -> None:
+        """Want more workers, if there is work for more."""
+        adapt = self._adapt or Adapt()
+        now = self.jobs.wanted
+        new = dict(now)
+        for group in self.jobs.groups:
+            places = [p for p in self.jobs.places.values() if p.group is group and p.key not in self.jobs.losses.banned]
+            current = sum(now[place.key] for place in places)
+            target = wanted(adapt, group, current, needs.get(group.name, 0))
+            if target > current:
+                even = spread(target, places)
+                new |= {key: max(now[key], number) for key, number in even.items()}
+        if new != now:
+            self.jobs.scale(new)
 
     # -- closing
 
     def close(self, timeout: float | None = 10.0) -> Any:
-        """End the scheduler and all workers; a second call does nothing."""
+        """End the scheduler and all workers, and leave no job; a second call does nothing."""
         if self.status == Status.created:
             self.status = Status.closed
         if self.status == Status.closed:
@@ -241,8 +415,12 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     async def _close(self) -> None:
         if self.status in (Status.closing, Status.closed):
             return
-        if self._watch_jobs_task is not None:
-            self._watch_jobs_task.cancel()
+        for task in (self._watch_jobs_task, self._adapt_task):
+            if task is not None:
+                task.cancel()
+        if self._client is not None:
+            with suppress(OSError, asyncio.TimeoutError):
+                await self._client._close(fast=True)
         if self.scheduler_comm is not None:
             with suppress(OSError, asyncio.TimeoutError):
                 await asyncio.wait_for(self.scheduler_comm.terminate(), 2)
@@ -255,6 +433,36 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
 
     # -- telling
 
+    def table(self) -> list[dict[str, Json]]:
+        """Return a row for each worker: name, site, job, state, since when, and what DIRAC says of it."""
+        return table(self.jobs)
+
+    def job_script(self) -> str:
+        """Return what would be submitted for a worker of each place: job description and script.
+
+        Examples
+        --------
+        >>> print(DiracCluster(sites={"LCG.UKI-LT2-IC-HEP.uk": 2}, cores=4).job_script())
+        Executable = "job.sh";
+        ...
+        Site = {"LCG.UKI-LT2-IC-HEP.uk"};
+        NumberOfProcessors = 4;
+        ...
+        exec "$python" -P -m coffea_dirac.dirac.start_worker worker.json
+        """
+        from coffea_dirac.dirac.jdl import job_description
+        from coffea_dirac.dirac.script import job_script
+
+        def text(job: Job) -> str:
+            return f"{job_description(job, 'coffea-dirac-preview', 'SB:preview')}\n\n{job_script(job)}"
+
+        return "\n".join(map(text, self.jobs.preview()))
+
+    def logs(self, worker: str | None = None) -> dict[str, str]:
+        """Return what workers have printed, by name; a job of DIRAC shows it when it has ended."""
+        jobs = {name: job for name, job in self.workers.items() if worker in (None, name)}
+        return {name: self.jobs.service.logs(job) for name, job in jobs.items()}
+
     @property
     def dashboard_link(self) -> str:
         """Empty: there is no dashboard."""
@@ -265,3 +473,12 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
             return f"DiracCluster({self.status.name})"
         joined = len(self.scheduler_info["workers"])
         return f"DiracCluster({self.scheduler_comm.address}, {joined} of {len(self.workers)} workers)"
+
+    def _repr_html_(self, cluster_status: Any = None) -> str:
+        return html(repr(self), self.table() if self.status == Status.running else [])
+
+
+def _dirac_jobs(url: str | None, credentials: str | None) -> JobService:
+    from coffea_dirac.dirac.diracx import DiracxJobs
+
+    return DiracxJobs(url, credentials=credentials)

@@ -219,6 +219,8 @@ class Computing:
         self._counted.add(position)
         reason = self._plan.reasons.get(position, {"reason": "not kept"})
         key = self._plan.keys[position]
+        if receipt.site:
+            self._report.sites[receipt.site] += 1
         self._report.add(Outcome(self._task.stage, key, "computed", reason, receipt.seconds))
         self._advance(1)
 

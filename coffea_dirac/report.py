@@ -73,6 +73,8 @@ class Report:
         What was expected and what was processed, by dataset.
     notes : list of str
         What was not kept, skipped or written, and what to do about it.
+    sites : Counter
+        Work items that were computed at a DIRAC site, by its name.
     merged : int
         Partial results that were merged in this run; a merge that was loaded is one of the outcomes.
     seconds : float
@@ -91,6 +93,7 @@ class Report:
     work_items: dict[str, int] = field(default_factory=lambda: {"hits": 0, "misses": 0})
     datasets: dict[str, DatasetReport] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    sites: Counter[str] = field(default_factory=Counter)
     merged: int = 0
     seconds: float = 0.0
 

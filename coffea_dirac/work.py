@@ -6,6 +6,7 @@ Nothing here knows of dask: `run_bundle` is a plain function of values, called b
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import time
 import uuid
@@ -50,6 +51,7 @@ class Receipt:
     stage_rows: tuple[Row, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     notes: tuple[str, ...] = ()
+    site: str = ""
 
 
 def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) -> list[Receipt]:
@@ -152,7 +154,8 @@ _LOCK = threading.Lock()
 
 def finished(position: int, row: Row) -> Receipt:
     """Return the receipt of a work item that was computed in this run by a worker that did not live to tell."""
-    return Receipt(position, row=row, seconds=float(row.info.get("seconds", 0.0)))
+    seconds, site = float(row.info.get("seconds", 0.0)), str(row.info.get("site", ""))
+    return Receipt(position, row=row, seconds=seconds, site=site)
 
 
 def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any, key: str) -> Receipt:
@@ -310,7 +313,9 @@ def _receipt(
     metrics: dict[str, Any],
 ) -> Receipt:
     inputs, written, problem = _all_inputs(task, window)
-    common: dict[str, Any] = {"seconds": seconds, "metrics": metrics, "written": written}
+    # By DIRAC's name, where there is one.
+    site = os.environ.get("DIRACSITE", "")
+    common: dict[str, Any] = {"seconds": seconds, "metrics": metrics, "written": written, "site": site}
     try:
         payload = codecs.encode(out)
     except CodecError as error:
@@ -328,6 +333,7 @@ def _receipt(
         "created_s": round(time.time(), 3),
         "entries": int(metrics.get("entries", 0)),
         "columns": sorted(metrics.get("columns", ())),
+        **({"site": site} if site else {}),
     }
     shelf.keep(Record(key, payload.data, payload.codec, inputs, info=info))
     return Receipt(position, payload=(payload.codec, payload.data), key=key, **common)

@@ -86,6 +86,11 @@ class Workers:
 
             wanted = self._n or default_worker_count()
             return default_client(min(wanted, at_most or wanted))
+        cluster = client.cluster
+        if hasattr(cluster, "ask_for"):
+            cluster.ask_for(at_most or 1)
+            cluster.wait_for(1, timeout=cluster.no_worker_deadline_s)
+            return client
         try:
             client.wait_for_workers(1, timeout=NO_WORKER_DEADLINE_S)
         except TimeoutError as error:
@@ -152,6 +157,8 @@ class Lost:
 
 
 def _client_of(cluster: Any) -> Any:
+    if hasattr(cluster, "executor_client"):
+        return cluster.executor_client()
     from distributed import Client
 
     return Client(cluster, set_as_default=False)
@@ -170,6 +177,7 @@ class _Stream:
         self._memory: dict[str, tuple[int, int]] = {}
         self._value, self._shared, self._resent = shared, self._send(shared), 0
         self._tells_each = _tells_each_death(client)
+        self._deadline_s = getattr(client.cluster, "no_worker_deadline_s", NO_WORKER_DEADLINE_S)
 
     def _send(self, value: Any) -> Any:
         return self._client.submit(opened, sealed(value), key=f"{self._name}-shared{self._n}", pure=False)
@@ -271,18 +279,18 @@ class _Stream:
         if now < self._looked + _TICK_S / 2:
             return
         self._looked = now
-        check = getattr(self._client.cluster, "check", None)
-        if check is not None:
-            check()
+        if hasattr(self._client.cluster, "tell_waiting"):
+            self._client.cluster.check()
+            self._client.cluster.tell_waiting()
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
         for address, worker in workers.items():
             self._memory[address] = (int(worker["metrics"].get("memory", 0)), int(worker.get("memory_limit") or 0))
         threads = sum(worker["nthreads"] for worker in workers.values())
         if threads:
             self._slots, self._last_worker = threads, now
-        elif now > self._last_worker + NO_WORKER_DEADLINE_S:
+        elif now > self._last_worker + self._deadline_s:
             raise JobServiceError(
-                f"no worker has been there for {NO_WORKER_DEADLINE_S:.0f} s: all were lost and none came again; run "
+                f"no worker has been there for {self._deadline_s:.0f} s: all were lost and none came again; run "
                 "again, what is kept is loaded"
             )
 

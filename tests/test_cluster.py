@@ -21,11 +21,11 @@ from distributed import Client
 from distributed.deploy.cluster import Cluster
 
 from coffea_dirac.cluster import DiracCluster
-from coffea_dirac.dirac.cluster_jobs import Budget
 from coffea_dirac.dirac.local import LocalJobs
+from coffea_dirac.dirac.losses import Budget
 from coffea_dirac.embedded import default_client, default_cluster, default_worker_count
 from coffea_dirac.errors import ConfigurationError, JobServiceError
-from coffea_dirac.interfaces import Job, JobStatus
+from coffea_dirac.interfaces import Job, JobFacts, JobStatus
 from coffea_dirac.testing_jobs import wait_until
 from coffea_dirac.workers import Call, Workers
 
@@ -47,6 +47,9 @@ class ChangedJobs:
 
     def status(self, ids: Sequence[str]) -> Mapping[str, JobStatus]:
         return self.local.status(ids)
+
+    def describe(self, ids: Sequence[str]) -> Mapping[str, JobFacts]:
+        return self.local.describe(ids)
 
     def kill(self, ids: Sequence[str]) -> None:
         self.local.kill(ids)

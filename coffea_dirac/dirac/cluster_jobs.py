@@ -1,7 +1,7 @@
 """The jobs of one cluster: a scheduler on this machine, and workers at a job service that are replaced when they end.
 
 Nothing here imports dask: the processes are on their way before this process has imported what it needs to talk to
-them.
+them.  The job service is asked by one thread only, which never holds the lock meanwhile: it may take long to answer.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import os
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from coffea_dirac.dirac.local import LocalJobs
-from coffea_dirac.errors import ConfigurationError, JobServiceError
+from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget, ExhaustedError, Losses, tail
+from coffea_dirac.dirac.places import Place, WorkerGroup, spread, worker_options
+from coffea_dirac.dirac.transport import LOCAL, Transport
+from coffea_dirac.dirac.worker_job import WorkerJob
+from coffea_dirac.errors import CoffeaDiracError, ConfigurationError, JobServiceError, JobServiceUnreachableError
 from coffea_dirac.interfaces import Job, JobService
 
 logger = logging.getLogger(__name__)
@@ -28,39 +30,9 @@ IMPORTS = ("coffea.processor", "coffea.nanoevents", "awkward", "uproot", "distri
 """What nearly every task of an analysis needs."""
 
 CHECK_S = 0.2
-LOG_LINES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """How often workers are replaced before somebody has to look.
-
-    Parameters
-    ----------
-    start_failures : int
-        So many workers in a row ended before they joined: no further one is started.
-    lost : int
-        So many workers that had joined were lost within `lost_within_s`: likewise.
-    lost_within_s : float
-        See `lost`.
-    start_timeout_s : float
-        A worker that has not joined by then is ended and counts as a start failure.
-    """
-
-    start_failures: int = 3
-    lost: int = 30
-    lost_within_s: float = 600.0
-    start_timeout_s: float = 120.0
-
-
-DEFAULT_BUDGET = Budget()
-
-
-@dataclass(slots=True)
-class _WorkerJob:
-    job_id: str
-    started: float
-    joined: bool = False
+LEAVE_S = 10.0
+CLOSE_S = 15.0
+SILENCE_S = 30.0
 
 
 class ClusterJobs:
@@ -78,6 +50,10 @@ class ClusterJobs:
         Bytes a worker may use before it ends and is replaced; 0 for no limit.
     budget : Budget
         When to stop replacing workers.
+    groups : sequence of WorkerGroup
+        What the workers are and where they may be; by default workers of one thread, anywhere.
+    transport : Transport
+        How workers reach the scheduler.
 
     Examples
     --------
@@ -96,26 +72,36 @@ class ClusterJobs:
         imports: Sequence[str] = IMPORTS,
         memory_limit: int = 0,
         budget: Budget = DEFAULT_BUDGET,
+        groups: Sequence[WorkerGroup] = (),
+        transport: Transport = LOCAL,
     ) -> None:
-        if workers < 1:
+        if workers < 1 and not groups:
             raise ConfigurationError(f"A cluster needs at least one worker, not workers={workers}; try workers=2.")
         self.local = LocalJobs()
         self.service: JobService = self.local if service is None else service
-        self.failure: JobServiceError | None = None
-        self._wanted = workers
+        self.failure: CoffeaDiracError | None = None
+        self.groups = tuple(groups) or (WorkerGroup(memory=memory_limit, maximum=sys.maxsize),)
+        self.transport = transport
+        self.losses = Losses(budget)
+        self.places = {place.key: place for group in self.groups for place in group.places()}
+        self._wanted = spread(workers, self.places.values()) if workers else dict.fromkeys(self.places, 0)
         self._imports = tuple(imports)
-        self._memory_limit = memory_limit
         self._budget = budget
         self._scheduler = ""
         self._contact = Path()
         self._address = ""
-        self._workers: dict[str, _WorkerJob] = {}
+        self._workers: dict[str, WorkerJob] = {}
+        self._leaving: dict[str, WorkerJob] = {}
         self._count = 0
-        self._start_failures = 0
-        self._lost: deque[float] = deque()
+        self._silent_s: float | None = None
+        self._next_look_s = 0.0
+        self._refused: CoffeaDiracError | None = None
         self._owner = os.getpid()
         self._lock = threading.RLock()
-        self._stop = threading.Event()
+        self._stop, self._wake = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # -- from outside; nothing here asks the job service, but for `start` of workers of this machine
 
     def start(self) -> None:
         """Submit the scheduler and the workers, and watch over them; returns before they are up."""
@@ -123,13 +109,15 @@ class ClusterJobs:
             if self._scheduler:
                 return
             # By its path: `-m` would first import the package, and with it coffea, which a scheduler never needs.
-            script = (str(Path(__file__).with_name("start_scheduler.py")), "contact")
+            script = (str(Path(__file__).with_name("start_scheduler.py")), "contact", self.transport.host)
             (self._scheduler,) = self.local.submit([Job(script)])
             self._contact = self.local.session(self._scheduler) / "contact"
-            self._submit(self._wanted)
+            if self.transport.in_file:
+                self._submit_missing()
             # After LocalJobs registered its own: the last registered runs first, and must not see jobs as lost.
             atexit.register(self.close)
-        threading.Thread(target=self._watch, name="cluster-jobs", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, name="cluster-jobs", daemon=True)
+        self._thread.start()
 
     def wait_for_address(self, timeout_s: float) -> str:
         """Return the scheduler's address, as soon as it answers.
@@ -140,18 +128,22 @@ class ClusterJobs:
             The scheduler has ended, or did not answer in time, or no worker can be started.
         """
         deadline = time.monotonic() + timeout_s
-        while not self._address:
-            if self._contact.exists():
-                self._address = self._contact.read_text()
+        while not self._find_address():
             self.check()
             if self._stop.is_set():
                 raise JobServiceError("The cluster was closed before its scheduler answered.")
             if time.monotonic() > deadline:
                 raise JobServiceError(
                     f"The scheduler did not answer within {timeout_s:.0f} s; a very busy machine? It said:\n"
-                    + _tail(self.local.logs(self._scheduler))
+                    + tail(self.local.logs(self._scheduler))
                 )
             self._stop.wait(0.01)
+        self.check()
+        return self._address
+
+    def _find_address(self) -> str:
+        if not self._address and self._contact.exists():
+            self._address = self._contact.read_text()
         return self._address
 
     @property
@@ -160,131 +152,272 @@ class ClusterJobs:
         with self._lock:
             return {name: worker.job_id for name, worker in self._workers.items()}
 
+    @property
+    def worker_jobs(self) -> list[WorkerJob]:
+        """What is known of each worker that is up or on its way."""
+        with self._lock:
+            return list(self._workers.values())
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How many workers there shall be, by place."""
+        with self._lock:
+            return dict(self._wanted)
+
     def joined(self, name: str) -> None:
         """Take note that a worker has reached the scheduler."""
         with self._lock:
-            if name in self._workers:
-                self._workers[name].joined = True
-                self._start_failures = 0
+            worker = self._workers.get(name.partition("~")[0])
+            if worker is not None:
+                worker.joined = True
+                self.losses.joined(worker.place.key)
 
     def check(self) -> None:
         """Raise what stopped the replacing of workers, if anything did.
 
         Raises
         ------
-        JobServiceError
+        CoffeaDiracError
             Workers cannot be started or are lost too often, or the scheduler has ended.
         """
         if self.failure is not None:
             raise self.failure
 
-    def scale(self, workers: int) -> None:
-        """Keep so many workers from now on; those too many are let go with `let_go`, not here."""
+    def scale(self, workers: int | Mapping[str, int]) -> None:
+        """Keep so many workers from now on, or so many at each place.
+
+        Those too many that are not up yet go at once; of the others, somebody names those to `let_go`.
+        """
         with self._lock:
-            self._wanted = workers
-            self._submit(workers - len(self._workers))
+            places = [place for key, place in self.places.items() if key not in self.losses.banned]
+            wanted = spread(workers, places) if isinstance(workers, int) else dict(workers)
+            self._wanted = {key: wanted.get(key, 0) for key in self.places}
+            for name, worker in reversed(list(self._workers.items())):
+                if not worker.joined and self._surplus(worker.place.key) > 0:
+                    self._leaving[name] = self._workers.pop(name)
+        self._wake.set()
+
+    @property
+    def surplus(self) -> dict[str, int]:
+        """How many workers are too many, by place."""
+        with self._lock:
+            return {key: n for key in self.places if (n := self._surplus(key)) > 0}
+
+    def _surplus(self, key: str) -> int:
+        return sum(worker.place.key == key for worker in self._workers.values()) - self._wanted.get(key, 0)
 
     def let_go(self, names: Iterable[str]) -> None:
-        """End these workers without replacing them."""
+        """End these workers without replacing them; those that are up have been told to leave, and get some time."""
+        now = time.monotonic()
         with self._lock:
-            gone = [self._workers.pop(name).job_id for name in names if name in self._workers]
-            self._wanted -= len(gone)
-        self.service.kill(gone)
+            for name in [name for name in names if name in self._workers]:
+                key = self._workers[name].place.key
+                if self._surplus(key) <= 0:
+                    self._wanted[key] = max(0, self._wanted[key] - 1)
+                worker = self._leaving[name] = self._workers.pop(name)
+                worker.leaves_s = now + LEAVE_S if worker.joined and self.service is not self.local else now
+        self._wake.set()
 
     def close(self) -> None:
         """End all jobs; a second call, or a call in a forked child, does nothing."""
         if os.getpid() != self._owner:
             return
         self._stop.set()
+        self._wake.set()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(CLOSE_S)
         with self._lock:
             if not self._scheduler:
                 return
-            ids = [worker.job_id for worker in self._workers.values()]
+            workers = [*self._workers.values(), *self._leaving.values()]
             self._workers.clear()
+            self._leaving.clear()
             self._scheduler = ""
-            try:
-                self.service.kill(ids)
-            finally:
-                self.local.close()
+        try:
+            self._end(workers)
+        finally:
+            self.local.close()
         atexit.unregister(self.close)
 
-    def _submit(self, number: int) -> None:
-        names = [f"worker-{self._count + index}" for index in range(max(0, number))]
-        if not names:
-            return
-        self._count += len(names)
-        ids = self.service.submit([self._job(name) for name in names])
-        now = time.monotonic()
-        self._workers.update((name, _WorkerJob(job_id, now)) for name, job_id in zip(names, ids, strict=True))
+    def _end(self, workers: Sequence[WorkerJob]) -> None:
+        """End worker jobs: what waits at once, what runs after it had the time to see that the scheduler has gone."""
+        ids = [worker.job_id for worker in workers]
+        try:
+            if self.service is not self.local and any(worker.joined for worker in workers):
+                deadline = time.monotonic() + LEAVE_S
+                alive = ids
+                while alive and time.monotonic() < deadline:
+                    status = self.service.status(alive)
+                    self.service.kill([job_id for job_id in alive if status[job_id] == "waiting"])
+                    alive = [job_id for job_id in alive if status[job_id] == "running"]
+                    time.sleep(CHECK_S if alive else 0)
+            self.service.kill(ids)
+        except CoffeaDiracError as error:
+            logger.warning("Jobs of this cluster may be left, and are killed as soon as that is possible: %s", error)
 
-    def _job(self, name: str) -> Job:
-        options = {
-            "name": name,
-            "contact": str(self._contact),
-            "imports": self._imports,
-            "memory_limit": self._memory_limit,
-            "timeout_s": self._budget.start_timeout_s,
-            "directory": os.getcwd(),
-            "path": [str(place) for place in sys.path],
-        }
-        script = ("-m", "coffea_dirac.dirac.start_worker", "worker.json")
-        return Job(script, files={"worker.json": json.dumps(options).encode()})
+    # -- the thread that asks the job service
 
     def _watch(self) -> None:
-        while not self._stop.wait(CHECK_S) and self.failure is None:
+        while not self._stop.is_set() and self.failure is None:
             try:
-                with self._lock:
-                    if not self._stop.is_set():
-                        self._replace_ended()
-            except JobServiceError as error:
-                self.failure = error
-                logger.error("%s", error)  # noqa: TRY400  # the message is meant for users, the traceback says nothing
+                self._step()
+                self._silent_s = None
+            except JobServiceUnreachableError as error:
+                self._bear(error)
+            except CoffeaDiracError as error:
+                self._give_up(error)
+            self._wake.wait(CHECK_S)
+            self._wake.clear()
 
-    def _replace_ended(self) -> None:
+    def _step(self) -> None:
+        self._look_at_scheduler()
+        self._end_leaving()
+        now = time.monotonic()
+        if now >= self._next_look_s:
+            self._look()
+            self._next_look_s = now + getattr(self.service, "poll_s", CHECK_S)
+        if self._refused is None and (self.transport.in_file or self._find_address()):
+            self._submit_missing()
+        elif self._refused is not None and not self._has_joined():
+            raise self._refused
+
+    def _has_joined(self) -> bool:
+        with self._lock:
+            return any(worker.joined for worker in self._workers.values())
+
+    def _bear(self, error: JobServiceUnreachableError) -> None:
+        """Go on without the job service while there are workers; they do not need it."""
+        now = time.monotonic()
+        if self._silent_s is None:
+            self._silent_s = now
+            logger.warning("%s Workers that are up go on; it is asked again.", error)
+        elif now > self._silent_s + SILENCE_S and not self._has_joined():
+            self._give_up(error)
+
+    def _give_up(self, error: CoffeaDiracError) -> None:
+        scheduler_lives = self.local.status([self._scheduler])[self._scheduler] == "running"
+        if scheduler_lives and self._has_joined() and not isinstance(error, ExhaustedError):
+            if self._refused is None:
+                logger.error("No more workers are started, those that are up go on: %s", error)
+            self._refused = error
+            return
+        if not self._stop.is_set():
+            self.failure = error
+            logger.error("%s", error)
+
+    def _look_at_scheduler(self) -> None:
         if self.local.status([self._scheduler])[self._scheduler] != "running":
             raise JobServiceError(
                 "The cluster's scheduler has ended, and with it what its tasks knew of each other; start a new "
-                "cluster. Its last words:\n" + _tail(self.local.logs(self._scheduler))
+                "cluster. Its last words:\n" + tail(self.local.logs(self._scheduler))
             )
-        status = self.service.status([worker.job_id for worker in self._workers.values()])
-        now = time.monotonic()
-        for name, worker in list(self._workers.items()):
-            late = not worker.joined and now - worker.started > self._budget.start_timeout_s
-            if late or status[worker.job_id] in ("done", "failed", "killed"):
-                del self._workers[name]
-                if late:
-                    self.service.kill([worker.job_id])
-                self._count_loss(name, worker, late=late)
-        self._submit(self._wanted - len(self._workers))
 
-    def _count_loss(self, name: str, worker: _WorkerJob, *, late: bool) -> None:
-        words = _tail(self.service.logs(worker.job_id))
-        if not worker.joined:
-            self._start_failures += 1
-            why = f"did not join within {self._budget.start_timeout_s:.0f} s" if late else "ended before it joined"
-            if self._start_failures >= self._budget.start_failures:
-                raise JobServiceError(
-                    f"{self._start_failures} workers in a row did not come up, so no more are started. The last one, "
-                    f"job {worker.job_id}, {why}. Its last words:\n{words}"
-                )
+    def _end_leaving(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            due = {name: worker for name, worker in self._leaving.items() if worker.leaves_s <= now}
+        if due:
+            self.service.kill([worker.job_id for worker in due.values()])
+            with self._lock:
+                for name in due:
+                    self._leaving.pop(name, None)
+
+    def _look(self) -> None:
+        with self._lock:
+            workers = dict(self._workers)
+            leaving = dict(self._leaving)
+        known = {**workers, **leaving}
+        facts = self.service.describe([worker.job_id for worker in known.values()]) if known else {}
+        for name, worker in known.items():
+            worker.learn(facts[worker.job_id])
+            has_ended = worker.facts.status in ("done", "failed", "killed")
+            if name in leaving:
+                if has_ended:
+                    with self._lock:
+                        self._leaving.pop(name, None)
+            elif has_ended or worker.is_late(self._budget.start_timeout_s):
+                self._lose(name, worker, is_late=not has_ended)
+
+    def _lose(self, name: str, worker: WorkerJob, *, is_late: bool) -> None:
+        if is_late:
+            self.service.kill([worker.job_id])
+        with self._lock:
+            if self._workers.pop(name, None) is None:
+                return  # it was let go meanwhile
+        words = tail(self.service.logs(worker.job_id))
+        if self.losses.count(worker, words, is_late=is_late):
+            self._ban(worker.place)
+
+    def _ban(self, place: Place) -> None:
+        """Move what was wanted at a place elsewhere.
+
+        Raises
+        ------
+        ExhaustedError
+            There is no other.
+        """
+        with self._lock:
+            free = [p for key, p in self.places.items() if key not in self.losses.banned and p.group is place.group]
+            if not free:
+                raise self.losses.exhausted(place.key)
+            total = sum(self._wanted[p.key] for p in free) + self._wanted[place.key]
+            self._wanted |= {place.key: 0, **spread(total, free)}
+
+    def _submit_missing(self) -> None:
+        with self._lock:
+            jobs: dict[str, WorkerJob] = {}
+            for key, place in self.places.items():
+                for _ in range(-self._surplus(key)):
+                    name = f"{place.group.name}-{self._count}"
+                    jobs[name] = WorkerJob(place, name)
+                    self._count += 1
+        if not jobs or self._stop.is_set():
             return
-        logger.warning("%s (job %s) was lost and is replaced. Its last words:\n%s", name, worker.job_id, words)
-        now = time.monotonic()
-        self._lost.append(now)
-        while self._lost and now - self._lost[0] > self._budget.lost_within_s:
-            self._lost.popleft()
-        if len(self._lost) >= self._budget.lost:
-            raise JobServiceError(
-                f"{len(self._lost)} workers were lost within {self._budget.lost_within_s:.0f} s, so no more are "
-                f"started. Does a task need more memory than there is? The last one was job {worker.job_id}. Its last "
-                f"words:\n{words}"
-            )
+        ids = self.service.submit([self._job(worker) for worker in jobs.values()])
+        with self._lock:
+            for worker, job_id in zip(jobs.values(), ids, strict=True):
+                worker.job_id = job_id
+            self._workers |= jobs
+            for name in reversed(list(jobs)):  # fewer may be wanted by now
+                if self._surplus(jobs[name].place.key) > 0:
+                    self._leaving[name] = self._workers.pop(name)
 
+    def _job(self, worker: WorkerJob) -> Job:
+        group = worker.place.group
+        options = {
+            **worker_options(group),
+            "contact": str(self._contact) if self.transport.in_file else "",
+            "address": "" if self.transport.in_file else self._address,
+            "host": self.transport.worker_host,
+            "blip_s": self.transport.blip_s,
+            "imports": self._imports,
+            "timeout_s": self._budget.start_timeout_s,
+            "directory": os.getcwd(),
+            "path": self._path(),
+        }
+        return Job(
+            ("-m", "coffea_dirac.dirac.start_worker", "worker.json"),
+            # The same bytes for all workers of a group: they travel once.
+            files={"worker.json": json.dumps(options).encode()},
+            name=worker.name,
+            sites=worker.place.sites,
+            banned_sites=() if worker.place.sites else tuple(group.banned),
+            cores=group.cores,
+            memory_bytes=group.memory,
+            cpu_time_s=group.cpu_time,
+            tags=tuple(group.tags),
+            environment=group.environment,
+            setup=group.setup,
+        )
 
-def _tail(log: str) -> str:
-    """Return the last lines of a log.
+    def _path(self) -> list[str]:
+        """Return where workers search for modules; at a site, packages come from its environment, not from here."""
+        ours = [str(place) for place in sys.path]
+        if self.transport.in_file:
+            return ours
+        prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+        return [place for place in ours if not place.startswith(prefixes)]
 
-    >>> _tail("")
-    '(nothing)'
-    """
-    return "\n".join(log.splitlines()[-LOG_LINES:]) or "(nothing)"
+    def preview(self) -> list[Job]:
+        """Return the job that a worker of each place would be."""
+        return [self._job(WorkerJob(place, f"{place.group.name}-0")) for place in self.places.values()]

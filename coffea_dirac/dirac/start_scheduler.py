@@ -1,20 +1,21 @@
-"""The job script of a cluster's scheduler: ``python start_scheduler.py FILE``.
+"""The job script of a cluster's scheduler: ``python start_scheduler.py FILE HOST``.
 
-It listens on the loopback interface only and writes its address to FILE once it answers.  It imports neither coffea
-nor bokeh.
+It listens at HOST and writes its address to FILE once it answers.  It imports neither coffea nor bokeh, and holds no
+token and no key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import json
 import os
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-import dask.config
 
 SETTINGS = {
     # We blame workers and sites, not tasks: a task that was on a worker that died is innocent ten times.
@@ -97,19 +98,44 @@ def _package_info(packages: Iterable[Any]) -> dict[str, str | None]:
     return found
 
 
-async def serve(contact: str) -> None:
+def add_demand(dask_scheduler: Any) -> None:
+    """Let the scheduler say what its tasks ask for, and how long each worker has been idle."""
+    idle_since: dict[str, float] = {}
+
+    def demand() -> dict[str, Any]:
+        now, tasks, busy = time.monotonic(), Counter[str](), {}
+        for task in dask_scheduler.tasks.values():
+            if task.state in ("queued", "processing", "no-worker"):
+                tasks[json.dumps(task.resource_restrictions or {}, sort_keys=True)] += 1
+        for worker in dask_scheduler.workers.values():
+            busy[worker.name] = len(worker.processing)
+            if worker.processing:
+                idle_since.pop(worker.name, None)
+            else:
+                idle_since.setdefault(worker.name, now)
+        for name in set(idle_since) - set(busy):
+            del idle_since[name]
+        return {"tasks": dict(tasks), "busy": busy, "idle_s": {name: now - then for name, then in idle_since.items()}}
+
+    dask_scheduler.handlers["coffea_dirac_demand"] = demand
+
+
+async def serve(contact: str, host: str) -> None:
     """Run a scheduler until it is told to end.
 
     Parameters
     ----------
     contact : str
         The file that gets the address.
+    host : str
+        The address at which it listens.
     """
     from distributed import Scheduler
 
     with quick_versions():
-        async with Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
+        async with Scheduler(host=host, port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
             add_teller(scheduler)
+            add_demand(scheduler)
             write_contact(contact, scheduler.address)
             await scheduler.finished()
 
@@ -131,5 +157,7 @@ def write_contact(contact: str, address: str) -> None:
 
 
 if __name__ == "__main__":
+    import dask.config
+
     with dask.config.set(SETTINGS):
-        asyncio.run(serve(sys.argv[1]))
+        asyncio.run(serve(sys.argv[1], sys.argv[2]))

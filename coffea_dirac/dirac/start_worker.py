@@ -11,6 +11,7 @@ import gc
 import importlib
 import json
 import os
+import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -90,26 +91,63 @@ async def end_when_full(worker: Any, memory_limit: int) -> None:
             os._exit(1)
 
 
-async def serve(options: dict[str, Any]) -> None:
-    """Run a worker until the scheduler lets it go or is gone."""
+async def serve(options: dict[str, Any], name: str, lifetime_s: float) -> str:
+    """Run a worker until the scheduler lets it go or is gone, or its time is over, and return why it ended."""
     from distributed import Worker
 
-    address = wait_for_address(options["contact"], options["timeout_s"])
+    class OurWorker(Worker):  # type: ignore[misc]
+        why = ""
+
+        async def close(self, *args: Any, reason: str = "worker-close", **kwargs: Any) -> Any:
+            self.why = self.why or reason
+            return await super().close(*args, reason=reason, **kwargs)
+
+    address = options["address"] or wait_for_address(options["contact"], options["timeout_s"])
+    site = os.environ.get("DIRACSITE", "")
     settings = {
-        "name": options["name"],
-        "nthreads": 1,
-        "host": "127.0.0.1",
+        "name": name,
+        "nthreads": options["nthreads"],
+        "resources": options["resources"],
+        "host": options["host"] or None,
         "dashboard": False,
         "dashboard_address": "127.0.0.1:0",
         "memory_limit": options["memory_limit"],
         "local_directory": options["session"],
         "death_timeout": options["timeout_s"],
+        "lifetime": lifetime_s or None,
+        "startup_information": {
+            "site": lambda _: site,
+            "group": lambda _: options["group"],
+            "python": lambda _: platform.python_version(),
+        },
     }
     with quick_versions():
-        async with Worker(address, **settings) as worker:
+        async with OurWorker(address, **settings) as worker:
             watch = asyncio.create_task(end_when_full(worker, options["memory_limit"]))
             await worker.finished()
             watch.cancel()
+            return str(worker.why)
+
+
+LOST = "worker-handle-scheduler-connection-broken"
+
+
+def run(options: dict[str, Any], name: str) -> None:
+    """Run a worker, and another one when that has lost its scheduler and finds it again: a job outlives a blip.
+
+    It comes back under a new name, as dask asks; what it had in hand is computed elsewhere.
+    """
+    end_s = time.monotonic() + options["lifetime_s"]
+    why, again = asyncio.run(serve(options, name, options["lifetime_s"])), 0
+    while why == LOST and options["blip_s"] and time.monotonic() < end_s:
+        again += 1
+        tries = {**options, "timeout_s": options["blip_s"]}
+        print(f"lost the scheduler; trying to come back for {options['blip_s']:.0f} s", flush=True)  # noqa: T201 - its log
+        try:
+            why = asyncio.run(serve(tries, f"{name}~{again}", max(1.0, end_s - time.monotonic())))
+        except (OSError, TimeoutError):
+            print("the scheduler has gone", flush=True)  # noqa: T201
+            return
 
 
 def main(file: str) -> None:
@@ -118,10 +156,16 @@ def main(file: str) -> None:
     options["session"] = os.getcwd()
     move_to(options["directory"], options["path"])
     import_early(options["imports"])
-    import dask.config
-
+    try:
+        import dask.config
+        import distributed  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"coffea_dirac: {sys.executable} on {platform.node()} has no module {error.name}; a worker needs the "
+            "packages of the submitter: DiracCluster(environment=...), or setup='pip install ...'"
+        ) from None
     with dask.config.set(SETTINGS):
-        asyncio.run(serve(options))
+        run(options, os.environ["COFFEA_DIRAC_JOB"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,277 @@
+"""DiracCluster at sites: workers are jobs of a real DiracX server, come when there is work, and leave no job behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from distributed import Client
+from grids import NOWHERE, SITE_A, SITE_B, SITE_GPU
+from scenario import Scenario
+
+from coffea_dirac import DiracCluster
+from coffea_dirac.dirac.diracx import DiracxJobs
+from coffea_dirac.dirac.places import WorkerGroup
+from coffea_dirac.errors import ConfigurationError, CredentialError, JobServiceError
+from coffea_dirac.testing_jobs import wait_until
+
+pytestmark = pytest.mark.needs("diracx")
+
+START_S = 120.0
+
+
+def cluster_on(grid: dict[str, Any], **options: Any) -> DiracCluster:
+    return DiracCluster(diracx=grid["diracx"], credentials=grid["token_file"], imports=(), **options)
+
+
+@pytest.fixture(scope="module")
+def cluster(grid: dict[str, Any]) -> Iterator[DiracCluster]:
+    """A cluster at two sites, and a client of it by which it was started."""
+    with cluster_on(grid, sites={SITE_A: 1, SITE_B: 1}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: DiracCluster) -> Iterator[Client]:
+    with Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+def jobs_of(cluster: DiracCluster) -> DiracxJobs:
+    assert isinstance(cluster.jobs.service, DiracxJobs)
+    return cluster.jobs.service
+
+
+def where() -> Callable[[], tuple[str, str]]:
+    """Return a task that says where it runs; local, so that it travels by value."""
+    return lambda: (os.environ["DIRACSITE"], os.environ["COFFEA_DIRAC_JOB"])
+
+
+# -- a cluster like any other, at sites
+
+
+def test_no_job_and_no_worker_before_the_first_task(cluster: DiracCluster, client: Client) -> None:
+    assert cluster.workers == {}
+    assert jobs_of(cluster)._janitor is None
+    assert "0 of 0 workers" in repr(cluster)
+    assert cluster.table() == []
+
+
+def test_work_brings_workers_at_the_sites(cluster: DiracCluster, client: Client) -> None:
+    cluster.ask_for(2)
+    cluster.wait_for(2, timeout=START_S)
+    found = {client.submit(where(), workers=worker, pure=False).result(timeout=30) for worker in client.nthreads()}
+    assert {site for site, _ in found} == {SITE_A, SITE_B}
+    assert {name for _, name in found} == set(cluster.workers)
+    info = cluster.scheduler_info["workers"].values()
+    assert {worker["site"] for worker in info} == {SITE_A, SITE_B}
+
+
+def test_workers_are_jobs_of_the_server(cluster: DiracCluster, client: Client) -> None:
+    cluster.wait_for(2, timeout=START_S)
+    jobs = jobs_of(cluster)
+    assert set(cluster.workers.values()) <= set(jobs.job_ids())
+    rows = {row["worker"]: row for row in cluster.table()}
+    wait_until(lambda: all("Application" in row["told"] for row in cluster.table()), timeout_s=30, what="facts come")
+    assert {row["state"] for row in rows.values()} == {"up"}
+    assert {row["site"] for row in rows.values()} == {SITE_A, SITE_B}
+    assert "<table>" in cluster._repr_html_()
+    assert SITE_A in cluster._repr_html_()
+
+
+def test_scheduler_holds_no_token(cluster: DiracCluster, client: Client, grid: dict[str, Any]) -> None:
+    token = json.loads(Path(grid["token_file"]).read_text())["access_token"]
+    environment, arguments = client.run_on_scheduler(lambda: (dict(os.environ), list(sys.argv)))
+    assert token not in str((environment, arguments))
+    workers = client.run(lambda: str((dict(os.environ), [path.read_bytes() for path in Path().glob("*.json")])))
+    assert token not in str(workers)
+
+
+def test_lost_worker_is_replaced_by_another_job(cluster: DiracCluster, client: Client) -> None:
+    cluster.wait_for(2, timeout=START_S)
+    before = dict(cluster.workers)
+    victim = client.run(lambda: (os.environ["COFFEA_DIRAC_JOB"], os.getpid()))
+    name, pid = next(iter(victim.values()))
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: name not in cluster.workers, timeout_s=60, what="its end is seen")
+    cluster.wait_for(2, timeout=START_S)
+    wait_until(lambda: len(cluster.workers) == 2, timeout_s=30, what="another job")
+    assert before[name] not in cluster.workers.values()
+    assert jobs_of(cluster).describe([before[name]])[before[name]].status == "failed"
+    cluster.check()
+
+
+def test_scaling_by_site_ends_the_others_in_good_order(cluster: DiracCluster, client: Client) -> None:
+    cluster.wait_for(2, timeout=START_S)
+    site_of = {worker["name"]: worker["site"] for worker in cluster.scheduler_info["workers"].values()}
+    (goes,) = [name for name, site in site_of.items() if site == SITE_A]
+    job = cluster.workers[goes]
+    cluster.scale(sites={SITE_B: 1})
+    wait_until(lambda: len(cluster.scheduler_info["workers"]) == 1, timeout_s=30, what="it leaves")
+    wait_until(lambda: jobs_of(cluster).status([job])[job] == "done", timeout_s=60, what="its job is done")
+    assert set(cluster.workers) == set(site_of) - {goes}
+    with pytest.raises(ConfigurationError, match=f"{NOWHERE}.*is no site of this cluster"):
+        cluster.scale(sites={NOWHERE: 1})
+
+
+def test_idle_workers_end_and_come_again(cluster: DiracCluster, client: Client) -> None:
+    cluster.adapt(idle=0.5)
+    wait_until(
+        lambda: not cluster.scheduler_info["workers"] and not cluster.workers, timeout_s=60, what="all have gone"
+    )
+    assert client.submit(pow, 2, 5, pure=False).result(timeout=START_S) == 32
+
+
+def test_close_leaves_no_job(cluster: DiracCluster) -> None:
+    jobs = jobs_of(cluster)
+    ids = jobs.job_ids()
+    cluster.close()
+    assert len(ids) >= 3
+    assert not set(jobs.status(ids).values()) & {"waiting", "running"}
+    jobs.close()
+
+
+# -- groups
+
+
+def test_tasks_bring_workers_of_the_group_that_can_do_them(grid: dict[str, Any]) -> None:
+    groups = [
+        WorkerGroup("cpu", sites={SITE_B: 1}),
+        WorkerGroup("gpu", sites=[SITE_A, SITE_GPU], maximum=1, tags=["GPU"], resources={"GPU": 1}),
+    ]
+    with cluster_on(grid, groups=groups) as cluster, Client(cluster, set_as_default=False) as client:
+        assert client.submit(where(), resources={"GPU": 1}).result(timeout=START_S) == (SITE_GPU, "gpu-0")
+        assert set(cluster.workers) == {"gpu-0"}
+
+
+# -- what does not come
+
+
+def test_jobs_that_wait_are_told_with_the_words_of_dirac(
+    grid: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coffea_dirac.cluster.TELL_S", 1.0)
+    with (
+        cluster_on(grid, sites={NOWHERE: 2}) as cluster,
+        pytest.raises(
+            JobServiceError, match=rf"0 of 2 workers.*2 waiting at {NOWHERE} since 20.*Pilot Agent Submission"
+        ),
+    ):
+        cluster.wait_for(2, timeout=8)
+    assert f"waiting at {NOWHERE}" in caplog.text
+    assert not jobs_of(cluster).job_ids(alive=True)
+
+
+def test_workers_that_cannot_start_ban_their_site_with_the_reason(grid: dict[str, Any]) -> None:
+    setup = f'[ "$DIRACSITE" = {SITE_A} ] && echo "/cvmfs is not mounted" && exit 4'
+    with cluster_on(grid, sites={SITE_A: 1, SITE_B: 1}, setup=setup) as cluster:
+        with Client(cluster, set_as_default=False) as client:
+            cluster.ask_for(2)
+            wait_until(lambda: bool(cluster.jobs.losses.banned), timeout_s=START_S, what="the ban")
+            assert client.submit(where()).result(timeout=START_S)[0] == SITE_B
+        (row,) = [row for row in cluster.table() if row["state"] == "banned"]
+    assert row["site"] == SITE_A
+    assert "3 workers in a row did not come up" in row["told"]
+    assert "/cvmfs is not mounted" in row["told"]
+    assert "Application Finished With Errors" in row["told"]
+
+
+def test_environment_without_our_packages_is_an_error_that_names_them(grid: dict[str, Any], tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    with (
+        cluster_on(grid, sites={SITE_A: 2}, environment=str(tmp_path / "bare")) as cluster,
+        pytest.raises(JobServiceError, match=r"(?s)did not come up.*has no module \w+.*environment="),
+    ):
+        cluster.wait_for(1, timeout=START_S)
+
+
+def test_no_credential_is_an_error_of_the_first_task(grid: dict[str, Any], tmp_path: Path) -> None:
+    with (
+        DiracCluster(sites=[SITE_A], diracx=grid["diracx"], credentials=str(tmp_path / "none")) as cluster,
+        pytest.raises(CredentialError, match="dirac login"),
+    ):
+        cluster.wait_for(1, timeout=60)
+
+
+def test_options_that_mean_nothing_are_refused() -> None:
+    for options in ({"sites": "LCG.A.uk"}, {"sites": {"LCG.A.uk": 0}}, {"sites": ["LCG.A.uk"], "tags": "GPU"}):
+        with pytest.raises(ConfigurationError):
+            DiracCluster(**options)
+    with pytest.raises(ConfigurationError, match="no name of a DIRAC site"):
+        DiracCluster(sites={"RAL": 2}).job_script()
+    with pytest.raises(ConfigurationError, match="all sites of 'worker' are banned"):
+        DiracCluster(sites={SITE_A: 1}, banned=[SITE_A])
+    with pytest.raises(ConfigurationError, match="no way to workers"):
+        DiracCluster(sites=[SITE_A], transport="8786")
+
+
+# -- however the submitter ends
+
+OTHERS = (signal.SIGINT, signal.SIGTERM)
+PROGRAM = """
+    import sys, time
+    from coffea_dirac import DiracCluster
+    from distributed import Client
+
+    url, token, site, nowhere = sys.argv[1:]
+    cluster = DiracCluster(sites={site: 1, nowhere: 1}, diracx=url, credentials=token, imports=())
+    client = Client(cluster)
+    cluster.ask_for(2)
+    cluster.wait_for(1, timeout=120)
+    print(cluster.jobs.service.group, *cluster.workers.values(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.long) for n in OTHERS)])
+def test_program_that_ends_leaves_no_job(grid: dict[str, Any], tmp_path: Path, number: signal.Signals) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(textwrap.dedent(PROGRAM))
+    command = [sys.executable, str(script), grid["diracx"], grid["token_file"], SITE_B, NOWHERE]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert program.stdout is not None
+    group, *ids = program.stdout.readline().split()
+    assert len(ids) == 2
+    program.send_signal(number)
+    program.wait(60)
+    with DiracxJobs(grid["diracx"], credentials=grid["token_file"], group=group) as jobs:
+        wait_until(lambda: not jobs.job_ids(alive=True), timeout_s=60, what="no job is left")
+        assert sorted(jobs.job_ids()) == sorted(ids)
+    wait_until(lambda: not _janitors(group), timeout_s=60, what="the janitor has gone")
+
+
+def _janitors(group: str) -> list[int]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if group in (process.info["cmdline"] or []):
+            found.append(process.pid)
+    return found
+
+
+# -- the executor
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    return Scenario(tmp_path)
+
+
+def test_full_hit_asks_no_server_and_no_credential(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    first = scenario.run()
+    assert first.misses > 0
+    make = (
+        "from coffea_dirac import DiracCluster; executor = DiracExecutor(**{'cache': 'cache', 'status': False, 'cluster': "
+        "DiracCluster(sites={'LCG.Box-A.uk': 1}, diracx='http://127.0.0.1:9', credentials='/nonexistent'), **options})"
+    )
+    again = scenario.run(make=make)
+    assert (again.error, again.misses, again.warnings) == (None, 0, [])
+    assert again.out == first.out
