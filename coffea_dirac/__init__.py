@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from coffea_dirac.client import DiracClient
     from coffea_dirac.cluster import DiracCluster
     from coffea_dirac.codecs import register_codec
+    from coffea_dirac.dirac.places import WorkerGroup
     from coffea_dirac.errors import CoffeaDiracError
     from coffea_dirac.executor import DiracExecutor
     from coffea_dirac.files import File
@@ -23,6 +24,7 @@ __all__ = [
     "DiracExecutor",
     "File",
     "StageCache",
+    "WorkerGroup",
     "open_store",
     "register_codec",
     "stage",
@@ -36,6 +38,7 @@ _ROOMS = {
     "DiracExecutor": "executor",
     "File": "files",
     "StageCache": "cache",
+    "WorkerGroup": "dirac.places",
     "open_store": "stores",
     "register_codec": "codecs",
     "stage": "stages",

@@ -137,6 +137,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
             budget=budget,
             groups=groups,
             transport=transport_of(transport) if groups else LOCAL,
+            owns_service=bool(groups) and service is None,
         )
         self._start_timeout_s = budget.start_timeout_s
         self._watch_jobs_task: asyncio.Task[None] | None = None
@@ -353,8 +354,11 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         self._adapt = Adapt(minimum, maximum, idle)
 
     async def _demand(self) -> Demand:
-        found: Demand = await self.scheduler_comm.coffea_dirac_demand()
-        return found
+        """Return what the scheduler says, with each worker under the name of its job."""
+        found = await self.scheduler_comm.coffea_dirac_demand()
+        for kind in ("busy", "idle_s"):
+            found[kind] = {name.partition("~")[0]: value for name, value in found[kind].items()}
+        return cast(Demand, found)
 
     async def _keep_adapting(self) -> None:
         while True:

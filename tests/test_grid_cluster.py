@@ -18,9 +18,8 @@ from distributed import Client
 from grids import NOWHERE, SITE_A, SITE_B, SITE_GPU
 from scenario import Scenario
 
-from coffea_dirac import DiracCluster
+from coffea_dirac import DiracCluster, WorkerGroup
 from coffea_dirac.dirac.diracx import DiracxJobs
-from coffea_dirac.dirac.places import WorkerGroup
 from coffea_dirac.errors import ConfigurationError, CredentialError, JobServiceError
 from coffea_dirac.testing_jobs import wait_until
 
@@ -110,15 +109,35 @@ def test_lost_worker_is_replaced_by_another_job(cluster: DiracCluster, client: C
     cluster.check()
 
 
+def test_worker_that_loses_the_scheduler_comes_back_in_the_same_job(cluster: DiracCluster, client: Client) -> None:
+    cluster.wait_for(2, timeout=START_S)
+    before = dict(cluster.workers)
+
+    def cut(dask_scheduler: Any) -> str:
+        address, comm = next(iter(dask_scheduler.stream_comms.items()))
+        name = dask_scheduler.workers[address].name
+        comm.abort()
+        return str(name)
+
+    name = client.run_on_scheduler(cut)
+
+    def names() -> set[str]:
+        return {worker["name"] for worker in cluster.scheduler_info["workers"].values()}
+
+    wait_until(lambda: f"{name}~1" in names() and name not in names(), timeout_s=60, what="it comes back")
+    assert cluster.workers == before
+    assert jobs_of(cluster).status([before[name]])[before[name]] == "running"
+
+
 def test_scaling_by_site_ends_the_others_in_good_order(cluster: DiracCluster, client: Client) -> None:
     cluster.wait_for(2, timeout=START_S)
     site_of = {worker["name"]: worker["site"] for worker in cluster.scheduler_info["workers"].values()}
     (goes,) = [name for name, site in site_of.items() if site == SITE_A]
-    job = cluster.workers[goes]
+    job = cluster.workers[goes.partition("~")[0]]
     cluster.scale(sites={SITE_B: 1})
     wait_until(lambda: len(cluster.scheduler_info["workers"]) == 1, timeout_s=30, what="it leaves")
     wait_until(lambda: jobs_of(cluster).status([job])[job] == "done", timeout_s=60, what="its job is done")
-    assert set(cluster.workers) == set(site_of) - {goes}
+    assert goes.partition("~")[0] not in cluster.workers
     with pytest.raises(ConfigurationError, match=f"{NOWHERE}.*is no site of this cluster"):
         cluster.scale(sites={NOWHERE: 1})
 
@@ -135,7 +154,7 @@ def test_close_leaves_no_job(cluster: DiracCluster) -> None:
     jobs = jobs_of(cluster)
     ids = jobs.job_ids()
     cluster.close()
-    assert len(ids) >= 3
+    assert len(ids) >= 2
     assert not set(jobs.status(ids).values()) & {"waiting", "running"}
     jobs.close()
 

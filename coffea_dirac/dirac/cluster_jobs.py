@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget, ExhaustedError, Losses, tail
@@ -54,6 +55,8 @@ class ClusterJobs:
         What the workers are and where they may be; by default workers of one thread, anywhere.
     transport : Transport
         How workers reach the scheduler.
+    owns_service : bool
+        Whether `service` has no other jobs and ends with these.
 
     Examples
     --------
@@ -74,6 +77,7 @@ class ClusterJobs:
         budget: Budget = DEFAULT_BUDGET,
         groups: Sequence[WorkerGroup] = (),
         transport: Transport = LOCAL,
+        owns_service: bool = False,
     ) -> None:
         if workers < 1 and not groups:
             raise ConfigurationError(f"A cluster needs at least one worker, not workers={workers}; try workers=2.")
@@ -82,6 +86,7 @@ class ClusterJobs:
         self.failure: CoffeaDiracError | None = None
         self.groups = tuple(groups) or (WorkerGroup(memory=memory_limit, maximum=sys.maxsize),)
         self.transport = transport
+        self._owns_service = owns_service
         self.losses = Losses(budget)
         self.places = {place.key: place for group in self.groups for place in group.places()}
         self._wanted = spread(workers, self.places.values()) if workers else dict.fromkeys(self.places, 0)
@@ -240,20 +245,26 @@ class ClusterJobs:
         atexit.unregister(self.close)
 
     def _end(self, workers: Sequence[WorkerJob]) -> None:
-        """End worker jobs: what waits at once, what runs after it had the time to see that the scheduler has gone."""
-        ids = [worker.job_id for worker in workers]
+        """End worker jobs, and with a service of our own also those that it does not know to have arrived."""
+        service: Any = self.service
         try:
-            if self.service is not self.local and any(worker.joined for worker in workers):
-                deadline = time.monotonic() + LEAVE_S
-                alive = ids
-                while alive and time.monotonic() < deadline:
-                    status = self.service.status(alive)
-                    self.service.kill([job_id for job_id in alive if status[job_id] == "waiting"])
-                    alive = [job_id for job_id in alive if status[job_id] == "running"]
-                    time.sleep(CHECK_S if alive else 0)
-            self.service.kill(ids)
+            if service is not self.local:
+                self._wait_for_leaving(workers)
+            service.close() if self._owns_service else service.kill([worker.job_id for worker in workers])
         except CoffeaDiracError as error:
             logger.warning("Jobs of this cluster may be left, and are killed as soon as that is possible: %s", error)
+            if self._owns_service:
+                service.abandon()
+
+    def _wait_for_leaving(self, workers: Sequence[WorkerJob]) -> None:
+        """Kill what waits at once; what runs has some time to see that the scheduler has gone."""
+        deadline = time.monotonic() + LEAVE_S
+        alive = [worker.job_id for worker in workers] if any(worker.joined for worker in workers) else []
+        while alive and time.monotonic() < deadline:
+            status = self.service.status(alive)
+            self.service.kill([job_id for job_id in alive if status[job_id] == "waiting"])
+            alive = [job_id for job_id in alive if status[job_id] == "running"]
+            time.sleep(CHECK_S if alive else 0)
 
     # -- the thread that asks the job service
 
@@ -374,6 +385,9 @@ class ClusterJobs:
         if not jobs or self._stop.is_set():
             return
         ids = self.service.submit([self._job(worker) for worker in jobs.values()])
+        if self._stop.is_set():  # closed meanwhile, which could not know these
+            self.service.kill(ids)
+            return
         with self._lock:
             for worker, job_id in zip(jobs.values(), ids, strict=True):
                 worker.job_id = job_id

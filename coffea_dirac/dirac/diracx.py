@@ -208,9 +208,12 @@ class DiracxJobs:
                 self._submitted = False
                 self._dismiss_janitor()
         finally:
-            # One that was not dismissed goes on trying.
-            self._dismiss_janitor(is_done=False)
-            self.server.close()
+            self.abandon()  # a janitor that was not dismissed goes on trying
+
+    def abandon(self) -> None:
+        """Leave what is left to the process that outlives this one, and let go of the server."""
+        self._dismiss_janitor(is_done=False)
+        self.server.close()
 
     def __enter__(self) -> Self:
         return self

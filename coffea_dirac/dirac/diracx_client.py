@@ -173,19 +173,19 @@ class DiracxServer:
 
     def _told(self, error: Exception) -> CoffeaDiracError:
         """Return our error for one of the client's."""
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, ModuleNotFoundError):
+            return ConfigurationError(
+                f"DIRAC jobs need the client of DiracX: pip install 'coffea_dirac[diracx]' ({text})"
+            )
         import httpx2
         from azure.core.exceptions import HttpResponseError
 
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
         code = getattr(error, "status_code", None) or 0
         if code == 401 or (isinstance(error, RuntimeError) and "refreshing" in text):
             return CredentialError(f"{self.url} does not accept the DIRAC credential: {text}. Type: {self._command()}")
         if isinstance(error, httpx2.HTTPStatusError):
             code = error.response.status_code
-        if isinstance(error, ModuleNotFoundError):
-            return ConfigurationError(
-                f"DIRAC jobs need the client of DiracX: pip install 'coffea_dirac[diracx]' ({text})"
-            )
         if 400 <= code < 500 and code not in (408, 429):
             who = ""
             with suppress(CredentialError):

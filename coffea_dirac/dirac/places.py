@@ -43,6 +43,7 @@ class WorkerGroup:
 
     Examples
     --------
+    >>> from coffea_dirac import WorkerGroup
     >>> WorkerGroup("gpu", sites={"LCG.UKI-LT2-IC-HEP.uk": 2}, tags=["GPU"], resources={"GPU": 1}).places()
     [Place(key='gpu@LCG.UKI-LT2-IC-HEP.uk', sites=('LCG.UKI-LT2-IC-HEP.uk',), maximum=2)]
     """

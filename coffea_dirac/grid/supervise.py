@@ -25,7 +25,7 @@ from coffea_dirac.grid.matcher import Matcher
 from coffea_dirac.grid.server import ADMIN_GROUP, USER_GROUP, VO, Server
 from coffea_dirac.grid.site import Pilot, SiteOptions
 
-IDLE_S = 0.3
+IDLE_S = 0.4
 USER = "alice"
 
 
