@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sqlite3
 import subprocess
@@ -101,7 +102,9 @@ def write_all(folder: Path) -> dict[str, tuple[Path, str, str]]:
 def fetch(executor: Any, path: Path, tree: str, file_format: str, *, align: bool) -> Any:
     fetcher: Any = Runner.metadata_fetcher_parquet
     if file_format == "root":
-        fetcher = functools.partial(Runner.metadata_fetcher_root, 60, align, {})
+        # coffea 2025.12 has no options of uproot there.
+        has_options = "uproot_options" in inspect.signature(Runner.metadata_fetcher_root).parameters
+        fetcher = functools.partial(Runner.metadata_fetcher_root, 60, align, *[{}] * has_options)
     function = functools.partial(Runner.automatic_retries, 0, False, fetcher)
     item = FileMeta("ttbar", str(path), tree, {"xsec": 2.5})
     if executor is None:
