@@ -26,6 +26,7 @@ test: ## Set up .venv and pass the tests on both stacks, ruff, mypy and import-l
 	@# Without a server the tests that need one are left out, and named at the end; as root on Debian they fail.
 	-@scripts/set-up .venv-diracx requirements/diracx.lock
 	-@scripts/set-up-xrootd
+	-@scripts/set-up .venv-rucio requirements/rucio-server.lock
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory test-stack-e
 	@echo "test: stack A (coffea with dask-awkward), everything"
@@ -40,6 +41,7 @@ test-long: ## Races, drills and foreign suites; writes docs/reference/long-tests
 	@scripts/set-up .venv requirements/test.lock
 	-@scripts/set-up .venv-diracx requirements/diracx.lock
 	-@scripts/set-up-xrootd
+	-@scripts/set-up .venv-rucio requirements/rucio-server.lock
 	@scripts/set-up .venv-stack-e requirements/stack-e.lock
 	@$(RUN) tests/long_tests.py A "long"; failed=$$?; \
 	.venv-stack-e/bin/python tests/long_tests.py E "core and long" tests && exit $$failed
@@ -63,4 +65,4 @@ lock: ## Renew the locks in requirements/ (needs uv)
 	scripts/lock
 
 clean: ## Remove what was set up and made
-	rm -rf .venv .venv-stack-e .venv-diracx .venv-docs site agc_example/output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-stack-e .venv-diracx .venv-rucio .venv-docs site agc_example/output .mypy_cache .ruff_cache .pytest_cache .hypothesis

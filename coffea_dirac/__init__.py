@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from coffea_dirac.cache import StageCache
+    from coffea_dirac.catalogs import open_catalog
     from coffea_dirac.client import DiracClient
     from coffea_dirac.cluster import DiracCluster
     from coffea_dirac.codecs import register_codec
@@ -25,6 +26,7 @@ __all__ = [
     "File",
     "StageCache",
     "WorkerGroup",
+    "open_catalog",
     "open_store",
     "register_codec",
     "stage",
@@ -39,6 +41,7 @@ _ROOMS = {
     "File": "files",
     "StageCache": "cache",
     "WorkerGroup": "dirac.places",
+    "open_catalog": "catalogs",
     "open_store": "stores",
     "register_codec": "codecs",
     "stage": "stages",

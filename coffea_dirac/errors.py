@@ -8,6 +8,7 @@
     |- CredentialError          no proxy or token, expired, wrong group          -> the command to type
     |- JobServiceError          jobs or workers could not be had, or were lost   -> site, id, last words
     |  `- JobServiceUnreachableError   the service does not answer now; it may again
+    |- CatalogError             a catalog cannot be asked                        -> server, the way without it
     |- NoReplicaError           no copy of an input file can be read             -> the option that widens the search
     |- InputError               an input file is not what the plan says          -> file, tree, what to correct
     |- ProcessingError          user code failed in a work item                  -> file, entries, the user's line
@@ -50,6 +51,10 @@ class JobServiceError(CoffeaDiracError):
 
 class JobServiceUnreachableError(JobServiceError):
     """A job service does not answer, or answers that it cannot: what was asked may be asked again."""
+
+
+class CatalogError(CoffeaDiracError):
+    """A catalog of replicas cannot be asked."""
 
 
 class NoReplicaError(CoffeaDiracError):

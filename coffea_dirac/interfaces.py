@@ -121,12 +121,24 @@ class Replica(NamedTuple):
     pfn: str
 
 
+class LogicalFile(NamedTuple):
+    """A file by its name in the catalog, what it holds, and its copies that can be read now, the catalog's order.
+
+    `size_bytes` is -1 and `adler32` empty if the catalog does not know them.
+    """
+
+    lfn: str
+    size_bytes: int
+    adler32: str
+    replicas: tuple[Replica, ...]
+
+
 @runtime_checkable
 class Catalog(Protocol):
-    """Answers where the replicas of logical files are."""
+    """Answers which logical files a did (a dataset, a container, a file) has, and where their replicas are."""
 
-    def locate(self, lfns: Sequence[str]) -> Mapping[str, Sequence[Replica]]:
-        """Return the replicas of each lfn; an unknown lfn maps to an empty sequence."""
+    def locate(self, dids: Sequence[str]) -> Mapping[str, Sequence[LogicalFile]]:
+        """Return the files of each did, those without a replica too; an unknown did maps to an empty sequence."""
         ...
 
 

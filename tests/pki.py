@@ -18,6 +18,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from xrootd_server import AUDIENCE, ISSUER
 
+_USAGES = (
+    "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign crl_sign "
+    "encipher_only decipher_only"
+).split()
+
 
 @dataclass(frozen=True)
 class Pki:
@@ -29,6 +34,7 @@ class Pki:
     host_key: Path
     user_cert: Path
     user_key: Path
+    user_proxy: Path
     token_key: Path
 
     def token(self, scope: str = "storage.read:/ storage.modify:/ storage.create:/", **changes: object) -> str:
@@ -59,6 +65,7 @@ def make_pki(folder: Path) -> Pki:
     (capath / f"{name}.0").write_bytes(ca.public_bytes(Encoding.PEM))
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+    made_by = {}
     for file, common, extra in (
         ("host", "localhost", [(x509.SubjectAlternativeName(names), False)]),
         ("user", "jdoe", []),
@@ -66,9 +73,31 @@ def make_pki(folder: Path) -> Pki:
         key = _key(folder / f"{file}.key")
         made = _signed(_name(common), key, ca_name, ca_key, [*extra, (usage, False)])
         (folder / f"{file}.pem").write_bytes(made.public_bytes(Encoding.PEM))
+        made_by[file] = made, key
     _key(folder / "token.key")
+    (user, user_key), proxy_key = made_by["user"], _key(folder / "proxy.key")
+    # As RFC 3820 says: issued by the user, for the user's own name and one part more.
+    name = x509.Name([*user.subject, x509.NameAttribute(NameOID.COMMON_NAME, "12345")])
+    # critical, inherit all: SEQUENCE { SEQUENCE { OID id-ppl-inheritAll } }
+    info = x509.UnrecognizedExtension(
+        x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"), bytes.fromhex("300c300a06082b06010505071501")
+    )
+    signs = x509.KeyUsage(**{**dict.fromkeys(_USAGES, False), "digital_signature": True})
+    proxy = _signed(name, proxy_key, user.subject, user_key, [(signs, True), (info, True)])
+    parts = [(folder / "proxy.key").read_bytes(), user.public_bytes(Encoding.PEM)]
+    (folder / "proxy.pem").touch(0o600)
+    (folder / "proxy.pem").write_bytes(b"".join((proxy.public_bytes(Encoding.PEM), *parts)))
     at = folder.joinpath
-    return Pki(at("ca.pem"), capath, at("host.pem"), at("host.key"), at("user.pem"), at("user.key"), at("token.key"))
+    return Pki(
+        at("ca.pem"),
+        capath,
+        at("host.pem"),
+        at("host.key"),
+        at("user.pem"),
+        at("user.key"),
+        at("proxy.pem"),
+        at("token.key"),
+    )
 
 
 def _key(path: Path) -> rsa.RSAPrivateKey:

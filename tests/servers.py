@@ -38,7 +38,14 @@ def s3() -> str:
     return diracx()
 
 
-SERVERS: dict[str, Callable[[], str]] = {"diracx": diracx, "s3": s3, "xrootd": xrootd}
+def rucio() -> str:
+    """Return why there is no Rucio server here, or nothing."""
+    if (ROOT / ".venv-rucio" / "bin" / "gunicorn").exists():
+        return ""
+    return "its environment .venv-rucio is missing: scripts/set-up .venv-rucio requirements/rucio-server.lock makes it"
+
+
+SERVERS: dict[str, Callable[[], str]] = {"diracx": diracx, "rucio": rucio, "s3": s3, "xrootd": xrootd}
 """Name -> a function that returns why this machine cannot start it; nothing if it can."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rucio_server import RucioServer
 from s3_server import S3Server
 from xrootd_server import XRootDServer
 
@@ -62,6 +63,12 @@ def token(keys: Pki, monkeypatch: pytest.MonkeyPatch) -> str:
     """A token that may do everything, in the environment."""
     monkeypatch.setenv("BEARER_TOKEN", keys.token())
     return os.environ["BEARER_TOKEN"]
+
+
+@pytest.fixture(scope="session")
+def rucio(open_folder: Path, keys: Pki) -> Iterator[RucioServer]:
+    """A Rucio server with two storages and a dataset; see `rucio_server.fill`."""
+    yield from _running(RucioServer(open_folder / "rucio", keys))
 
 
 def _running(server: Any) -> Iterator[Any]:

@@ -1,0 +1,246 @@
+"""What Rucio knows of datasets and their replicas.  The only file that imports rucio.
+
+It is asked in bulk: one call for a dataset, paged by the datasets of a container; what is too much for the server is
+asked for in halves.  Rucio drops a file without a usable replica in silence, so the names are asked for too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+import requests
+from rucio.client import Client
+from rucio.common import exception as rucio_errors
+
+from coffea_dirac.errors import CatalogError, ConfigurationError, CredentialError
+from coffea_dirac.interfaces import LogicalFile, Replica
+from coffea_dirac.redact import without_secrets
+from coffea_dirac.tokens import bearer_token, claims, trouble
+
+TIMEOUT_S = 60
+AT_ONCE = 500
+"""So many files are asked for by name in one call, if their dataset cannot be asked for as a whole."""
+# What servers and the proxies before them answer to a question that takes too long.
+_TOO_MUCH = ("502", "503", "504", "timed out", "Connection broken", "Response ended prematurely")
+_NO_LOGIN = (
+    rucio_errors.CannotAuthenticate,
+    rucio_errors.MissingClientParameter,
+    rucio_errors.NoAuthInformation,
+    rucio_errors.AccessDenied,
+    rucio_errors.IdentityError,
+)
+_lock = threading.Lock()
+T = TypeVar("T")
+
+
+class _Client(Client):  # type: ignore[misc]
+    """Rucio's client, which never prompts, and keeps a token for each server and account."""
+
+    REQUEST_RETRIES = 1
+
+    def _get_auth_tokens(self) -> tuple[None, str, str, str]:
+        # Its own place is that of the account only: a test server's token would go to the real one.
+        who = hashlib.sha256(f"{self.host} {self.auth_host} {self.account} {self.auth_type}".encode()).hexdigest()[:32]
+        folder = Path(platformdirs.user_cache_dir("coffea_dirac")) / "rucio" / who
+        return None, str(folder / "expires"), str(folder / "token"), str(folder)
+
+    def _BaseClient__get_token_oidc(self) -> bool:  # noqa: N802
+        # It would open a browser and wait for what is typed: on a worker for ever.
+        found = claims(bearer_token() or "")
+        raise rucio_errors.CannotAuthenticate(
+            f"the server does not take the token of {found.get('sub')} by {found.get('iss')} for {found.get('aud')}"
+        )
+
+
+@dataclass(frozen=True)
+class RucioCatalog:
+    """The replicas that a Rucio server knows.
+
+    Parameters
+    ----------
+    url : str, optional
+        The server; by default that of ``rucio.cfg``.
+    account : str, optional
+        By default that of ``rucio.cfg`` or ``RUCIO_ACCOUNT``.
+    rse_expression : str, optional
+        Which storages to consider.
+    schemes : tuple of str
+        Which protocols to consider.
+    auth_type : str, optional
+        ``oidc`` (a token, found as WLCG says), ``x509_proxy``, ``x509`` or ``userpass``; by default that of
+        ``rucio.cfg`` or ``RUCIO_AUTH_TYPE``.
+    credentials : mapping, optional
+        What Rucio's client calls ``creds``, for example ``{"username": .., "password": ..}``.
+    audience : str, optional
+        For whom a token has to be; known, it is checked here.
+    ca_cert : str, optional
+        The file with the server's authorities.
+
+    Examples
+    --------
+    >>> RucioCatalog("https://rucio.example.org", "jdoe").account
+    'jdoe'
+    """
+
+    url: str | None = None
+    account: str | None = None
+    rse_expression: str | None = None
+    schemes: tuple[str, ...] = ("root", "roots", "https", "davs")
+    auth_type: str | None = None
+    credentials: Mapping[str, str] | None = field(default=None, repr=False)
+    audience: str | None = None
+    ca_cert: str | None = None
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def locate(self, dids: Sequence[str]) -> dict[str, tuple[LogicalFile, ...]]:
+        """Return the files of each dataset, container or file did with their usable replicas.
+
+        Raises
+        ------
+        ConfigurationError
+            A did has no scope, or no storage fits `rse_expression`.
+        CredentialError
+            The server takes no credential of yours.
+        CatalogError
+            The server cannot be asked.
+        """
+        pairs = {did: _split(did) for did in dids}
+        return {did: self._asked(lambda pair=pair: tuple(self._files(*pair))) for did, pair in pairs.items()}  # type: ignore[misc]
+
+    def _files(self, scope: str, name: str) -> Iterator[LogicalFile]:
+        seen: set[str] = set()
+        for part in self._datasets(scope, name):
+            known = {
+                f"{file['scope']}:{file['name']}": file
+                for file in self._client().list_files(part["scope"], part["name"])
+            }
+            replicas = {
+                f"{found['scope']}:{found['name']}": found for found in self._replicas([part], list(known.values()))
+            }
+            for lfn, facts in known.items():
+                if lfn not in seen:
+                    seen.add(lfn)
+                    yield _logical_file(lfn, {**facts, **replicas.get(lfn, {})})
+
+    def _datasets(self, scope: str, name: str) -> Iterator[dict[str, str]]:
+        """Yield the datasets of a container, however deep; a dataset or a file is itself."""
+        try:
+            kind = self._client().get_did(scope, name)["type"]
+        except rucio_errors.DataIdentifierNotFound:
+            return
+        if kind != "CONTAINER":
+            yield {"scope": scope, "name": name}
+            return
+        for inner in self._client().list_content(scope, name):
+            yield from self._datasets(inner["scope"], inner["name"])
+
+    def _replicas(self, dids: list[dict[str, str]], files: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Yield what the server says of dids; in halves, by the names of the files, if all of it takes too long."""
+        try:
+            yield from list(self._listed(dids))
+        except (rucio_errors.RucioException, requests.RequestException) as error:
+            if len(files) <= 1 or not any(words in str(error) for words in _TOO_MUCH):
+                raise
+            size = min(AT_ONCE, (len(files) + 1) // 2)
+            for at in range(0, len(files), size):
+                part = files[at : at + size]
+                yield from self._replicas([{"scope": file["scope"], "name": file["name"]} for file in part], part)
+
+    def _listed(self, dids: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
+        # By default the client is given storages in downtime too.
+        found: Iterator[dict[str, Any]] = self._client().list_replicas(
+            dids, schemes=list(self.schemes), ignore_availability=False, rse_expression=self.rse_expression
+        )
+        return found
+
+    def _client(self) -> Any:
+        if "client" not in self._kept:
+            with _lock:
+                self._kept["client"] = self._logged_in()
+        return self._kept["client"]
+
+    def _logged_in(self) -> Any:
+        from rucio.common.config import config_get
+
+        kind = self.auth_type or config_get("client", "auth_type", False, None)
+        if kind == "oidc":
+            token = bearer_token()
+            self._check_token(token, self.audience or config_get("client", "oidc_audience", False, None))
+        # At DEBUG the client tells headers, the password among them.
+        logger = logging.getLogger(f"{__name__}.client")
+        logger.setLevel(logging.CRITICAL)
+        argv0 = sys.argv[0]
+        try:
+            return _Client(
+                rucio_host=self.url,
+                auth_host=self.url,
+                account=self.account,
+                ca_cert=self.ca_cert,
+                auth_type=self.auth_type,
+                creds=dict(self.credentials) if self.credentials else None,
+                timeout=TIMEOUT_S,
+                user_agent="coffea_dirac",
+                logger=logger,
+            )
+        finally:
+            # The client changes it.
+            sys.argv[0] = argv0
+
+    def _check_token(self, token: str | None, audience: str | None) -> None:
+        if why := trouble(token):
+            raise CredentialError(f"{self!r} cannot be asked: {why}")
+        found = claims(token or "").get("aud")
+        audiences = [found] if isinstance(found, str) else list(found or ())
+        if audience and audiences and audience not in audiences:
+            raise CredentialError(
+                f"{self!r} cannot be asked: the token is for {', '.join(audiences)} and not for {audience}: get one "
+                "with this audience"
+            )
+
+    def _asked(self, question: Callable[[], T]) -> T:
+        try:
+            return question()
+        except rucio_errors.InvalidRSEExpression as error:
+            raise ConfigurationError(
+                f"no storage fits rse_expression={self.rse_expression!r}: {_text(error)}. `rucio rse list` names them"
+            ) from error
+        except _NO_LOGIN as error:
+            raise CredentialError(
+                f"{self!r} does not let you in: {_text(error)}. Look at account and auth_type; renew proxy or token"
+            ) from error
+        except (rucio_errors.RucioException, requests.RequestException) as error:
+            raise CatalogError(
+                f"{self!r} cannot be asked: {_text(error)}. Look whether the server is up; a snapshot works without it"
+            ) from error
+
+
+def _split(did: str) -> tuple[str, str]:
+    scope, colon, name = did.partition(":")
+    if not (colon and scope and name):
+        raise ConfigurationError(f"{did!r} is no did: write 'scope:name', for example 'user.jdoe:ttbar'")
+    return scope, name
+
+
+def _logical_file(lfn: str, facts: Mapping[str, Any]) -> LogicalFile:
+    """Return a file with its replicas on disks that are there, in the server's order."""
+    states = facts.get("states", {})
+    good = [
+        (found["priority"], Replica(lfn, found["rse"], pfn))
+        for pfn, found in facts.get("pfns", {}).items()
+        if found["type"] == "DISK" and not found["volatile"] and states.get(found["rse"]) == "AVAILABLE"
+    ]
+    replicas = tuple(replica for _, replica in sorted(good))
+    return LogicalFile(lfn, int(facts.get("bytes") or -1), str(facts.get("adler32") or ""), replicas)
+
+
+def _text(error: Exception) -> str:
+    # Rucio's errors say "Details: " before what the server has said.
+    return without_secrets(" ".join(str(error).split()).partition("Details: ")[2] or str(error) or type(error).__name__)
