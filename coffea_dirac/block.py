@@ -7,17 +7,19 @@ from typing import Any, Protocol
 
 from coffea_dirac import packs
 from coffea_dirac.discovery import files_named
-from coffea_dirac.evaluation import Evaluator, Place
+from coffea_dirac.evaluation import Place
 from coffea_dirac.explaining import Explainer, Records
 from coffea_dirac.graph.door import Door, Graphs
 from coffea_dirac.graph.doors import OPEN
 from coffea_dirac.graph.seam import close_door, open_door
 from coffea_dirac.handles import ACTIVE, Graph, Handle
-from coffea_dirac.interfaces import Row, Store
+from coffea_dirac.interfaces import Row, Store, Versions
 from coffea_dirac.keeper import Keeper
 from coffea_dirac.nanoevents import Identities, source_of
+from coffea_dirac.reevaluation import evaluator_of
 from coffea_dirac.report import Report
 from coffea_dirac.stages import Templates
+from coffea_dirac.verifying import Verification
 
 
 class Cache(Records, Protocol):
@@ -25,6 +27,8 @@ class Cache(Records, Protocol):
 
     store: Store
     report: Report
+    versions: Versions
+    verification: Verification
 
     def begin(self) -> str: ...  # noqa: D102 - as StageCache has it
     def end(self) -> None: ...  # noqa: D102
@@ -59,23 +63,31 @@ class Block:
         cache, identities = self._cache, Identities()
         session = cache.begin()
         self._keeper = Keeper(cache.store if session else None, session, "block", cache.index)
-        self._evaluator = Evaluator(self._keeper, Place(), self.report.note)
-        self._templates = Templates(None, files_named, is_watching=True)
-        self._graph = Graph(self._templates, self._value, find_source=lambda value: source_of(value, identities))
+        self._evaluator = evaluator_of(cache.verification)(self._keeper, Place(), self.report.note)
+        self._templates = Templates(None, files_named, is_watching=True, versions=cache.versions)
+        self._graph = Graph(
+            self._templates,
+            self._value,
+            find_source=lambda value: source_of(value, identities, versions=cache.versions),
+        )
         self._token = ACTIVE.set(self._graph)
         self._door = Door(cache, session, self.report, self._graphs)
         self._door_token = OPEN.set(self._door)
         open_door()
 
-    def leave(self) -> None:
-        """Write what is left, and close the session."""
+    def leave(self, *, failed: bool = False) -> None:
+        """Write what is left, and close the session; after an error nothing more is computed."""
         close_door()
         OPEN.reset(self._door_token)
         ACTIVE.reset(self._token)
-        self._graph.is_over = True
-        self._settle()
-        self._door.leave()
-        self._cache.end()
+        try:
+            if not failed:
+                self._evaluator.pull(self._graph.wanted)
+        finally:
+            self._graph.is_over = True
+            self._settle()
+            self._door.leave()
+            self._cache.end()
 
     def _value(self, handle: Handle) -> Any:
         try:
@@ -90,5 +102,7 @@ class Block:
             self._cache.give_up(self._keeper.problem)
         self._cache.noted(self._keeper.taken())
         outcomes, self._evaluator.outcomes = self._evaluator.outcomes, []
+        verified, self._evaluator.verified = self._evaluator.verified, []
+        self.report.verified += verified
         for outcome in self._explainer.explained(outcomes, self._templates.ingredients):
             self.report.add(outcome)

@@ -12,15 +12,16 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from coffea_dirac import codecs, housekeeping, packs
 from coffea_dirac.context import let
 from coffea_dirac.errors import CodecError, ConfigurationError, CorruptRecordError, StoreError
-from coffea_dirac.interfaces import Record, Row, Store
+from coffea_dirac.interfaces import Record, Row, Store, Versions
 from coffea_dirac.planning import ASKED, Forecast, Planned, Question
 from coffea_dirac.report import Report
 from coffea_dirac.stores import LocalStore, copies_of, open_store
+from coffea_dirac.verifying import TOLERANCE, verification_of
 
 ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
 QUOTA_VARIABLE = "COFFEA_DIRAC_CACHE_QUOTA"
@@ -69,11 +70,19 @@ class StageCache:
     quota : str or int or None
         How large a local store may get, ``"20 GB"`` if nothing is said, or what ``COFFEA_DIRAC_CACHE_QUOTA`` says
         (a size, or ``none``); at the end of a run what was not used for longest goes.  None for no limit.
+    versions : "exact" or "minor"
+        How versions of installed packages count: ``"minor"`` finds what was computed with xgboost 3.2.1 with 3.2.4 too.
+    verify : float, optional
+        Compute this part of what is found again and compare: 0.05 for one in twenty, 1 for all; nothing if nothing is
+        said, or what ``COFFEA_DIRAC_VERIFY`` says.  A difference raises `VerificationError`.
+    tolerance : float
+        How far verified numbers may differ, in parts of the largest of their array, if they were computed in another
+        environment; in this one they must be the same to the bit.
 
     Raises
     ------
     ConfigurationError
-        No store belongs to `url`, or `quota` is no size.
+        No store belongs to `url`, `quota` is no size, `versions` is something else, or `verify` is no part.
 
     Examples
     --------
@@ -89,13 +98,22 @@ class StageCache:
         *,
         policy: Literal["marked", "all"] = "marked",
         quota: str | int | None = "default",
+        versions: Versions = "exact",
+        verify: float | None = None,
+        tolerance: float = TOLERANCE,
     ) -> None:
         if policy not in ("marked", "all"):
             raise ConfigurationError(f"policy is {policy!r}: it is 'marked' (outputs and stages) or 'all' (every task)")
+        if versions not in get_args(Versions):
+            raise ConfigurationError(
+                f'versions is {versions!r}: it is "exact", or "minor" to count major.minor of each version only'
+            )
         self.store: Store = open_store(url)
         self.policy: Literal["marked", "all"] = policy
         self.marked: set[Any] = set()
         """The dask keys that `keep` has marked."""
+        self.versions: Versions = versions
+        self.verification = verification_of(verify, tolerance)
         self.quota_bytes = _quota_bytes(self.store, quota)
         self._index: packs.Index | None = None
         self._session = ""
@@ -123,7 +141,7 @@ class StageCache:
 
     def __exit__(self, *exc_info: object) -> None:
         block, self._block = self._block, None
-        block.leave()
+        block.leave(failed=exc_info[0] is not None)
 
     def keep(self, collection: Marked) -> Marked:
         """Mark a dask collection inside of a larger graph: its results are kept too, for when what uses it changes.
@@ -178,6 +196,57 @@ class StageCache:
 
         return Wrapped(processor, self)
 
+    def write(
+        self,
+        array: Any,
+        folder: str | os.PathLike[str],
+        *,
+        format: Literal["parquet", "root"] = "parquet",
+        treename: str = "Events",
+        dataset: str | None = None,
+    ) -> Any:
+        """Write an array as a file, in ``process`` or in a ``with`` block, as the result of a stage.
+
+        The file has a name of its own for all that it was made of; if it is there, as it was written, it is not written
+        again.  Columns are named as in NanoAOD: ``nJet``, ``Jet_pt``, ``MET_pt``.
+
+        Parameters
+        ----------
+        array : array of records, or dict of arrays, or the handle of a stage that returns one
+            Numbers, or lists of numbers, for each event.
+        folder : str or path-like
+            Where the files go; workers must see it under this name.
+        format : "parquet" or "root"
+            What kind of files.
+        treename : str
+            The name of the tree.
+        dataset : str, optional
+            Its name in the fileset; that of the work item if nothing is said.
+
+        Returns
+        -------
+        handle
+            Its result is a fileset, ``{dataset: {"files": {path: tree}, "metadata": {...}}}``.  Returned from
+            ``process`` it merges to one of all files, which the next Runner takes.
+
+        Raises
+        ------
+        StageError
+            It is called elsewhere, or a column cannot be written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with StageCache(f"{folder}/cache") as cache:
+        ...     found = cache.write({"pt": [30.0, 45.5]}, folder, format="root", dataset="data").compute()
+        >>> list(found["data"]["files"].values())
+        ['Events']
+        """
+        from coffea_dirac.writing import write
+
+        return write(array, folder, format=format, treename=treename, dataset=dataset)
+
     def plan(
         self, run: Any, fileset: Any, processor: Any, treename: str | None = None, *, templates: bool = True
     ) -> Forecast:
@@ -230,7 +299,7 @@ class StageCache:
             )
         named = {} if treename is None else {"treename": treename}
         try:
-            with let(ASKED, Question(self.store, templates)):
+            with let(ASKED, Question(self, templates)):
                 run(fileset, processor, **named)
         except Planned as planned:
             found: Forecast = planned.answer
@@ -239,13 +308,18 @@ class StageCache:
 
     def twin(self) -> StageCache:
         """Return another cache over the same store, with a session of its own."""
-        return StageCache(self.store, policy=self.policy, quota=self.quota_bytes)
+        return self._maker()(self.store)
 
     def __repr__(self) -> str:
         return f"StageCache({self.store.url!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return functools.partial(type(self), policy=self.policy, quota=self.quota_bytes), (self.store,)
+        return self._maker(), (self.store,)
+
+    def _maker(self) -> Callable[[Store], StageCache]:
+        options: dict[str, Any] = {"policy": self.policy, "quota": self.quota_bytes, "versions": self.versions}
+        fraction, tolerance = self.verification.fraction, self.verification.tolerance
+        return functools.partial(type(self), **options, verify=fraction, tolerance=tolerance)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a fingerprint has of a processor that holds a cache: nothing, as a place changes no result."""

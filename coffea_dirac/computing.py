@@ -9,7 +9,7 @@ from typing import Any
 from coffea_dirac import packs
 from coffea_dirac.blame import Blame
 from coffea_dirac.dispatch import Pending
-from coffea_dirac.errors import CoffeaDiracError, StoreError
+from coffea_dirac.errors import CoffeaDiracError, StoreError, VerificationError
 from coffea_dirac.explaining import Explainer
 from coffea_dirac.failures import chain
 from coffea_dirac.fingerprint import Ingredients
@@ -171,6 +171,7 @@ class Computing:
             self._report.add(outcome)
         for text in receipt.notes:
             self._report.note(text)
+        self._report.verified += receipt.verified
         if receipt.error is not None:
             memory = any(isinstance(e, MemoryError) for e in chain(receipt.error))
             if not (memory and self._halve(position, "it ran out of memory")):
@@ -195,7 +196,7 @@ class Computing:
             return outcomes
         if self._ingredients is None:
             processor = self._task.call.processor
-            found = [describe_stage(stage, processor) for stage in template.stages]
+            found = [describe_stage(stage, processor, versions=self._task.versions) for stage in template.stages]
             self._ingredients = {ingredients.digest: ingredients for ingredients in found}
         return self._explainer.explained(outcomes, self._ingredients)
 
@@ -241,7 +242,7 @@ class Computing:
         self._advance(1)
 
     def _fail(self, position: int, error: CoffeaDiracError) -> None:
-        if not self._run.collect:
+        if not self._run.collect or isinstance(error, VerificationError):
             raise error
         self.errors.append(error)
         self._leave_out(position, str(error).splitlines()[0])

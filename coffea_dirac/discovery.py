@@ -133,6 +133,11 @@ class RecordingMetadata(dict[str, Any]):
 
     __hash__ = None
 
+    def of_user(self, others: Collection[str]) -> dict[str, Any]:
+        """Return all but the entries named, which are not read."""
+        self._at_hand.metadata.setdefault("*", metadata_names(dict.keys(self)))
+        return {key: self[key] for key in dict.keys(self) if key not in others}
+
     def __repr__(self) -> str:
         return repr(self.copy())
 
@@ -207,6 +212,12 @@ def recording(window: Window) -> Iterator[Window]:
 def unrecorded() -> AbstractContextManager[None]:
     """Let what is opened inside the ``with`` block count for no window: it is this package that reads."""
     return let(_window, Window())
+
+
+def made(path: str) -> None:
+    """Let a file that was just written count as read: what is kept with it holds as long as it is there, unchanged."""
+    if (window := _window.get()) is not None:
+        window.files[path] = digest_path(path)
 
 
 class _Hook:

@@ -13,6 +13,7 @@
     |- InputError               an input file is not what the plan says          -> file, tree, what to correct
     |- ProcessingError          user code failed in a work item                  -> file, entries, the user's line
     |- StageError               a @stage function cannot be kept as it is called or written  -> what to write
+    |- VerificationError        what is in the cache came out otherwise now      -> the stage and the usual causes
     |- CodeMismatchError        a worker has other code than the submitter       -> module and both digests
     |- StoreError               a store cannot be reached, read or written
     |  `- CorruptRecordError    what was read is not what was kept
@@ -104,6 +105,10 @@ class ProcessingError(CoffeaDiracError):
 
 class StageError(CoffeaDiracError, TypeError):
     """A ``@stage`` function is called or written so that its result cannot be kept; the message says what to write."""
+
+
+class VerificationError(CoffeaDiracError):
+    """A result was computed again, as ``StageCache(verify=...)`` asks for, and is not what the cache has."""
 
 
 class CodeMismatchError(CoffeaDiracError):

@@ -16,8 +16,9 @@ from typing import Any
 from coffea_dirac import codecs
 from coffea_dirac.context import let
 from coffea_dirac.discovery import Checker, Window, digest_path, recording
+from coffea_dirac.environment import environment
 from coffea_dirac.errors import CodecError, StageError
-from coffea_dirac.handles import ACTIVE, RUNNING, Handle, Source, filled
+from coffea_dirac.handles import ACTIVE, CALLED, RUNNING, Handle, Source, filled
 from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
 from coffea_dirac.keeper import Keeper, Kept
 from coffea_dirac.mutation import Snapshot
@@ -99,6 +100,8 @@ class Evaluator:
     ----------
     outcomes : list of Outcome
         What was loaded, computed and cut, in this order of events.
+    verified : list of str
+        What of it was computed again and came out the same.
     """
 
     def __init__(self, keeper: Keeper, place: Place, note: Callable[[str], None] = lambda text: None) -> None:
@@ -108,6 +111,7 @@ class Evaluator:
         self._blocked: dict[str, Handle] = {}
         self._reasons: dict[str, Mapping[str, Json]] = {}
         self.outcomes: list[Outcome] = []
+        self.verified: list[str] = []
 
     # ---------------------------------------------------------------- pulling
 
@@ -263,8 +267,8 @@ class Evaluator:
             return
         if (name := self._changed(handle)) is not None:
             raise StageError(
-                f"the argument {name} of stage {stage.name} was changed after the call, before the result was pulled: "
-                "pass a copy, or change it before the call"
+                f"stage {stage.name}: {name} was changed after the call, before the result was pulled: pass a copy, or "
+                "change it before the call"
             )
         started = time.perf_counter()
         arguments = {name: filled(v, self._value_of) for name, v in handle.arguments.values.items()}
@@ -273,8 +277,10 @@ class Evaluator:
         window = Window(self._place.ignored)
         value = self._call(handle, arguments, window)
         seconds = time.perf_counter() - started
-        if (name := snapshot.first_change() or self._changed(handle)) is not None:
+        if (name := snapshot.first_change()) is not None:
             raise _changes(handle, f"its argument {name}")
+        if (name := self._changed(handle)) is not None:
+            raise _changes(handle, name)
         own, problem = self._discovered(handle, window)
         result = self._made(handle, value, own)
         if problem:
@@ -282,7 +288,8 @@ class Evaluator:
         elif result.payload is not None:
             self._keep(handle, result, own, seconds)
         self._results[handle.fingerprint] = result
-        self.outcomes.append(self._outcome(handle, "computed", seconds))
+        if stage.is_told:
+            self.outcomes.append(self._outcome(handle, "computed", seconds))
 
     def _value_of(self, value: Any) -> Any:
         if type(value) is Handle:
@@ -292,9 +299,9 @@ class Evaluator:
 
     def _call(self, handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any:
         stage = handle.stage
-        bound = stage.bind(arguments)
+        bound, running = stage.bind(arguments), (*RUNNING.get(), stage)
         try:
-            with let(ACTIVE, None), let(RUNNING, (*RUNNING.get(), stage)), recording(window):
+            with let(ACTIVE, None), let(RUNNING, running), let(CALLED, handle.fingerprint), recording(window):
                 return stage.function(*bound.args, **bound.kwargs)
         except Exception as error:
             if isinstance(error, ValueError) and "read-only" in str(error):
@@ -303,13 +310,13 @@ class Evaluator:
             raise
 
     def _changed(self, handle: Handle) -> str | None:
-        """Return the argument that is not what it was when the stage was called, None if all are."""
+        """Return what is not as it was when the stage was called, None if all is."""
         graph, arguments = handle._graph, handle.arguments
         if not graph.templates.is_as_called(handle.stage, arguments.values, handle.template):
-            return next(iter(arguments.values)) if handle.stage.is_method else "of its code, a global,"
+            return f"its {next(iter(arguments.values))}" if handle.stage.is_method else "a global that it reads"
         for name, value, digest in arguments.changeable:
             if graph.digest(handle.stage, name, value) != digest:
-                return name
+                return f"its argument {name}"
         return None
 
     def _discovered(self, handle: Handle, window: Window) -> tuple[frozenset[Discovered], str]:
@@ -353,6 +360,7 @@ class Evaluator:
             "seconds": round(seconds, 6),
             "created_s": round(time.time(), 3),
             "columns": sorted(result.columns),
+            "environment": environment(),
             "own": sorted(f"{i.kind} {i.name}" for i in own),
             "arguments": handle.arguments.digests,
         }

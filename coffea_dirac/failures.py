@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coffea_dirac.discovery import package_roots
+from coffea_dirac.errors import VerificationError
 
 RETRY_PAUSE_S = 0.5
 # Failures to open that another attempt cannot mend.
@@ -55,6 +56,12 @@ def innermost(error: BaseException) -> BaseException:
     return chain(error)[-1]
 
 
+def told(error: BaseException, *, inline: bool) -> BaseException:
+    """Return the error of a work item as it goes to the submitter; what verifying found stands for itself."""
+    found = next((link for link in chain(error) if isinstance(link, VerificationError)), error)
+    return found if inline else portable(found)
+
+
 def is_io_error(error: BaseException) -> bool:
     """Whether another attempt at reading could succeed."""
     links = chain(error)
@@ -62,11 +69,13 @@ def is_io_error(error: BaseException) -> bool:
 
 
 def user_line(error: BaseException) -> str:
-    """Return the last line of the user's own code in a traceback as ``file:line in function: text``."""
+    """Return the last line of the user's own code in a traceback as ``file:line in function: text``, and its stage."""
+    notes = (note for link in chain(error) for note in getattr(link, "__notes__", ()))
+    stage = "".join(f", {note}" for note in notes if note.startswith("in stage "))
     for link in reversed(chain(error)):
         for frame in reversed(traceback.extract_tb(link.__traceback__)):
             if not os.path.realpath(frame.filename).startswith(package_roots()):
-                return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}"
+                return f"{frame.filename}:{frame.lineno} in {frame.name}: {frame.line}{stage}"
     return ""
 
 

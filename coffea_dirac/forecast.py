@@ -42,11 +42,11 @@ def forecast(run: Run, call: ProcessingCall, items: list[Any], question: Questio
     ConfigurationError
         There is no cache.
     """
-    cache = StageCache(question.store) if question.store is not None else run.cache.twin() if run.cache else None
-    if cache is None:
+    asked = question.cache or run.cache
+    if asked is None:
         raise ConfigurationError("there is no cache to look into: DiracExecutor(cache=...) names one")
     found = Forecast()
-    run.cache = cache
+    run.cache = cache = asked.twin()
     plan = make_plan(run, call, items)
     name = stage_name(call)
     for position, key in enumerate(plan.keys):
@@ -55,7 +55,7 @@ def forecast(run: Run, call: ProcessingCall, items: list[Any], question: Questio
         else:
             found.add(Outcome(name, key, "computed", plan.reasons.get(position, {"reason": "not kept"})))
     missing = [i for i in range(len(items)) if i not in plan.rows]
-    has_stages = plan.template is not None and bool(plan.template.stages)
+    has_stages = plan.template is not None and plan.template.may_have_handles
     if missing and plan.not_kept:
         found.note(plan.not_kept)
     if missing and has_stages:
@@ -116,7 +116,8 @@ class _Lookup(Evaluator):
         is_known = handle.fingerprint in self._known and handle.stage.keep
         self._known.add(handle.fingerprint)
         self._results[handle.fingerprint] = Result(handle.fingerprint, frozenset())
-        self.outcomes.append(self._outcome(handle, "loaded" if is_known else "computed"))
+        if handle.stage.is_told:
+            self.outcomes.append(self._outcome(handle, "loaded" if is_known else "computed"))
 
     def value(self, handle: Handle) -> Any:
         """Ask for data: ``process`` wants a result to go on."""
@@ -133,7 +134,9 @@ class _Symbolic:
     def __init__(self, cache: StageCache, call: ProcessingCall, plan: Plan, note: Callable[[str], None]) -> None:
         self._cache, self._call, self._plan, self._note = cache, call, plan, note
         self._known = set[str]()
-        self._templates = Templates(plan.template.sources if plan.template else None, files_named)
+        self._templates = Templates(
+            plan.template.sources if plan.template else None, files_named, versions=cache.versions
+        )
 
     def of_all(self, positions: Sequence[int], deadline_s: float) -> list[list[Outcome]]:
         """Return the outcomes of work items, one list for each, until user code has taken too long."""
@@ -163,7 +166,7 @@ class _Symbolic:
         try:
             # What process() does to the processor happens to a copy.
             processor = copy.deepcopy(self._call.processor)
-            reading, index = reading_of(self._call), self._cache.index()
+            reading, index = reading_of(self._call, versions=self._cache.versions), self._cache.index()
         except Exception as error:  # noqa: BLE001 - said in a note; the run itself does without this
             self._give_up(error)
             return

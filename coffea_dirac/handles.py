@@ -27,6 +27,8 @@ ACTIVE: ContextVar[Graph | None] = ContextVar("coffea_dirac_graph", default=None
 """Where calls of stages go at the moment; None: they are plain calls."""
 RUNNING: ContextVar[tuple[Any, ...]] = ContextVar("coffea_dirac_running", default=())
 """The stages that run at the moment, the innermost last."""
+CALLED: ContextVar[str] = ContextVar("coffea_dirac_called", default="")
+"""The fingerprint of the call that runs at the moment."""
 HANDLE_PLACES = "Handles are found as values in dicts, lists and tuples; or take the result with .compute()"
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes})
 # Their content is code, or lies in a file that is named: it does not change within a run.
@@ -218,9 +220,18 @@ class Graph:
         self._handles: dict[str, Handle] = {}
         self._sources: list[Source] = []
         self.is_over = False
+        self.metadata: Mapping[str, Any] | None = None
+        """Those of the work item, if there is one."""
+        self.wanted: list[Handle] = []
+        """Handles that are pulled whether or not anything is made of them."""
 
     def __len__(self) -> int:
         return len(self._handles)
+
+    @property
+    def identity(self) -> str:
+        """What identifies the data of the work item, empty if there is none."""
+        return self._source.identity if self._source is not None else ""
 
     def call(self, stage: Stage, arguments: Mapping[str, Any]) -> Handle:
         """Return the handle of a call.
@@ -311,7 +322,8 @@ class Graph:
         InputError
             A `File` is not there.
         """
-        known = self.templates.digests.get(id(value))
+        templates = self.templates
+        known = templates.digests.get(id(value))
         if known is not None:
             return known[1]
         try:
@@ -319,16 +331,18 @@ class Graph:
                 if type(value) is File:
                     digest = digest_file(value)
                 else:
-                    digest = describe({"value": value}, sources=self.templates.sources).digest
+                    digest = describe({"value": value}, sources=templates.sources, versions=templates.versions).digest
         except FingerprintError as error:
             raise StageError(
                 f"{stage.name}({name}=...) has an argument without a fingerprint: {error}. Pass plain data, arrays "
                 "that are read, `events` itself, or the result of another stage"
             ) from error
+        except StageError as error:
+            raise StageError(f"{stage.name}({name}=...): {error}") from error
         except OSError as error:
             raise vanished(os.fspath(value), error) from error
-        if isinstance(value, _LASTING) and not self.templates.is_watching:
-            self.templates.digests[id(value)] = (value, digest)
+        if isinstance(value, _LASTING) and not templates.is_watching:
+            templates.digests[id(value)] = (value, digest)
         return digest
 
     def compute(self, handle: Handle) -> Any:

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 Json = Any
 """A value that ``json.dumps`` takes."""
+Versions = Literal["exact", "minor"]
+"""How the versions of installed packages enter fingerprints: as they are, or only major.minor of them."""
 
 
 class Blob(NamedTuple):

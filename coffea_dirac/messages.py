@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from coffea_dirac.errors import CoffeaDiracError, InputError, ProcessingError
+from coffea_dirac.errors import CoffeaDiracError, InputError, ProcessingError, VerificationError
 from coffea_dirac.redact import without_secrets
 
 if TYPE_CHECKING:
@@ -33,16 +33,18 @@ def stale_plan(item: Any, planned: int, found: int) -> InputError:
     )
 
 
-def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> ProcessingError | InputError:
+def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> CoffeaDiracError:
     """Return the error for a work item that failed, with the call that runs it again in this process."""
     error = receipt.error
     assert error is not None, "asked for a failed item only"
+    if isinstance(error, VerificationError):
+        return error
     place, again = _place(item), _again(item, call)
     cause = _origin(error)
     what = f"{type(cause).__name__}: {_first(cause)}"
     if str(error).startswith("Failed to open file"):
         text = f"cannot open {place}: {what}. {_advice(cause)} {again}"
-        found: ProcessingError | InputError = InputError.like(cause, without_secrets(text))
+        found: CoffeaDiracError = InputError.like(cause, without_secrets(text))
     else:
         at = f"\n  at {receipt.where}" if receipt.where else ""
         text = f"{what}{at}\n  in {place}. All other results so far are kept.\n{again}"

@@ -9,16 +9,21 @@ from typing import Any
 
 from coffea_dirac.fingerprint import describe
 from coffea_dirac.identity import FileIdentity, Reading, read_identity
+from coffea_dirac.interfaces import Versions
 from coffea_dirac.sources import ItemSource
 
 
-def source_of(value: Any, identify: Callable[[str, str], FileIdentity]) -> ItemSource | None:
+def source_of(
+    value: Any, identify: Callable[[str, str], FileIdentity], *, versions: Versions = "exact"
+) -> ItemSource | None:
     """Return `value` as the data of a file if it is all that a ``NanoEventsFactory`` made, unchanged; else None.
 
     Parameters
     ----------
     identify : callable
         (file, tree) -> the identity of the file.
+    versions : "exact" or "minor"
+        How versions of installed packages count.
     """
     factory = getattr(value, "attrs", {}).get("@events_factory") if hasattr(value, "layout") else None
     if factory is None or getattr(factory, "_mode", "") != "virtual":
@@ -33,7 +38,7 @@ def source_of(value: Any, identify: Callable[[str, str], FileIdentity]) -> ItemS
     if content is None or path is None or len(value) != len(factory):
         return None
     identity = identify(path, tree.partition(";")[0].strip("/"))
-    schema = describe({"schema": type(factory._schema)}).digest
+    schema = describe({"schema": type(factory._schema)}, versions=versions).digest
     text = "\0".join(("events 1", identity.digest, tree, entries, schema, content))
     source = ItemSource(hashlib.sha256(text.encode()).hexdigest(), lambda: value)
     source.take(value)

@@ -15,7 +15,7 @@ from coffea_dirac.errors import FingerprintError
 from coffea_dirac.explaining import why_new
 from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.identity import FileIdentity, Reading, local_path
-from coffea_dirac.interfaces import Json, Row
+from coffea_dirac.interfaces import Json, Row, Versions
 from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.merge import Leaf
 from coffea_dirac.messages import stale_plan
@@ -40,6 +40,11 @@ class Run:
     status: bool = True
     desc: str = "Processing"
     unit: str = "items"
+
+    @property
+    def versions(self) -> Versions:
+        """How versions of installed packages count: a setting of the cache."""
+        return self.cache.versions if self.cache is not None else "exact"
 
     def warn_once(self, text: str) -> None:
         """Warn, once in the life of an executor."""
@@ -72,7 +77,7 @@ def make_plan(run: Run, call: ProcessingCall, items: list[Any]) -> Plan:
     """Find for each work item where its result is, or the reason why there is none."""
     plan = Plan(items, identify(run, call, items))
     try:
-        plan.template = template_of(call)
+        plan.template = template_of(call, versions=run.versions)
         plan.named_files = named_files(plan.template.strings, items)
     except FingerprintError as error:
         plan.not_kept = f"{stage_name(call)} is computed and not kept, since a part of it has no fingerprint: {error}"
@@ -164,9 +169,14 @@ def look_up(cache: StageCache, plan: Plan, stage: str) -> None:
             plan.reasons[position] = reason
     if plan.template is not None and not plan.not_kept and len(plan.rows) < len(plan.items):
         why = why_new(cache, stage, plan.template)
-        for position, key in enumerate(plan.keys):
+        new = [i for i, key in enumerate(plan.keys) if key and i not in plan.rows and i not in plan.reasons]
+        if why["reason"] == "new input":
+            n = len({plan.items[i].filename for i in new})
+            why = {**why, "where": f"{n} file{'s' * (n != 1)}"}
+        plan.reasons.update(dict.fromkeys(new, why))
+        for position in range(len(plan.items)):
             if position not in plan.rows:
-                plan.reasons.setdefault(position, why if key else {"reason": "not kept"})
+                plan.reasons.setdefault(position, {"reason": "not kept"})
 
 
 def leaves(plan: Plan) -> list[Leaf]:

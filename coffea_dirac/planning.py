@@ -6,7 +6,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from coffea_dirac.interfaces import Store
 from coffea_dirac.report import Report
 
 
@@ -16,13 +15,13 @@ class Question:
 
     Parameters
     ----------
-    store : Store or None
-        The cache that counts; None: that of the executor.
+    cache : StageCache or None
+        The one that counts; None: that of the executor.
     templates : bool
         Call ``process`` here, without data, to see which stages are kept.
     """
 
-    store: Store | None = None
+    cache: Any = None
     templates: bool = True
 
 

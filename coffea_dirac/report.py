@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -75,6 +75,8 @@ class Report:
         What was not kept, skipped or written, and what to do about it.
     sites : Counter
         Work items that were computed at a DIRAC site, by its name.
+    verified : list of str
+        What was found, computed again and came out the same: stages and work items.
     merged : int
         Partial results that were merged in this run; a merge that was loaded is one of the outcomes.
     seconds : float
@@ -86,7 +88,7 @@ class Report:
     >>> report = Report()
     >>> report.add(Outcome("TtbarAnalysis", "ab12", "computed", {"reason": "new input"}))
     >>> print(report)
-    1 work item: 0 loaded, 1 computed; 1 new input
+    1 work item: 0 loaded, 1 computed; new input: 1 item
     """
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -94,6 +96,7 @@ class Report:
     datasets: dict[str, DatasetReport] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sites: Counter[str] = field(default_factory=Counter)
+    verified: list[str] = field(default_factory=list)
     merged: int = 0
     seconds: float = 0.0
 
@@ -187,10 +190,18 @@ class Report:
             counts = Counter(o.outcome for o in stages)
             told = ", ".join(f"{counts[kind]} {kind}" for kind in ("loaded", "computed", "cut") if counts[kind])
             text += ("; " if text else "") + f"{len(stages)} stage{'s' * (len(stages) != 1)}: {told}"
-        reasons = ", ".join(f"{n} {reason}" for reason, n in self.reasons)
+        reasons = "; ".join(f"{reason}: {how_many}" for reason, how_many in self._groups())
         lost = sum(len(d.lacking) for d in self.datasets.values())
         files = f"; {lost} file{'s' * (lost != 1)} missing" if lost else ""
-        return text + (f"; {reasons}" if reasons else "") + files
+        verified = f"; {len(self.verified):,} verified" if self.verified else ""
+        return text + verified + (f"; {reasons}" if reasons else "") + files
+
+    def _groups(self) -> Iterator[tuple[str, str]]:
+        """Yield each reason with the work items, or stages outside of any, that it was one of."""
+        items = sum(self.work_items.values())
+        noun, total = ("item", items) if any(o.work_items for o in self.computed) else ("stage", len(self.outcomes))
+        for reason, n in self.reasons:
+            yield reason, f"{'all ' * (n == total > 1)}{n:,} {noun}{'s' * (n != 1)}"
 
     def __rich__(self) -> Any:
         from rich.table import Table
@@ -227,9 +238,9 @@ def reason_text(reason: Mapping[str, Json] | None) -> str:
     Examples
     --------
     >>> reason_text({"reason": "new code", "where": "select_jets, line 14: `30` became `25`"})
-    'new code (select_jets, line 14: `30` became `25`)'
+    'new code: select_jets, line 14: `30` became `25`'
     """
     if not reason:
         return "not kept"
     where = reason.get("where")
-    return f"{reason['reason']} ({where})" if where else str(reason["reason"])
+    return f"{reason['reason']}: {where}" if where else str(reason["reason"])

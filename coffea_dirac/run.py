@@ -24,8 +24,10 @@ from coffea_dirac.merging import Merging
 from coffea_dirac.messages import processing_errors, resume_line
 from coffea_dirac.plan import Plan, Run, make_plan, stage_name
 from coffea_dirac.progress import progress
+from coffea_dirac.rechecking import recheck
 from coffea_dirac.report import DatasetReport, Report, Skipped
 from coffea_dirac.task import Task, reading_of, schema_settings
+from coffea_dirac.verifying import NEVER
 from coffea_dirac.workers import Call
 
 # How often records may vanish between being found and being read.
@@ -84,6 +86,7 @@ class Processing:
         missing = merging.survey()
         if run.cache is not None:
             run.cache.use(plan.rows.values())
+            recheck(run, plan, task, merging.blob, report)
         with progress(run.desc, run.unit, len(items), done=len(items) - len(missing), show=run.status) as advance:
             computing = Computing(run, plan, merging, task, report, advance)
             computing.add(missing)
@@ -154,7 +157,7 @@ class Processing:
 def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
     """Return what workers need for all work items of a run."""
     template = plan.template
-    has_stages = template is not None and bool(template.stages)
+    has_stages = template is not None and template.may_have_handles
     return Task(
         call=call,
         template=replace(template, stages=(), guard=None) if template is not None else None,
@@ -169,7 +172,9 @@ def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
         inline=run.workers.inline,
         collect=run.collect,
         has_stages=has_stages,
-        reading=reading_of(call) if has_stages else "",
+        versions=run.versions,
+        verification=run.cache.verification if run.cache is not None else NEVER,
+        reading=reading_of(call, versions=run.versions) if has_stages else "",
         identities={name: i.digest for name, i in plan.identities.items()} if has_stages else {},
         files=read_files(template.files) if template is not None else {},
     )

@@ -97,6 +97,11 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         return self._evaluator.outcomes
 
     @property
+    def verified(self) -> list[str]:
+        """What was computed again and came out the same."""
+        return self._evaluator.verified
+
+    @property
     def read_columns(self) -> frozenset[str]:
         """The columns that results came from, also those of results that were loaded."""
         return frozenset(self.columns()) | self._evaluator.all_columns()
@@ -116,6 +121,7 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
             Opens the events, once a stage is run on them.
         """
         placeholder: Any = Placeholder(RecordingMetadata(self._place.metadata, self._window), self._place.n_entries)
+        self._graph.metadata = placeholder.metadata
         self.source.stands_for(placeholder)
         self.source.opens_by(lambda: self.dress(opened()))
         try:
@@ -130,7 +136,8 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
 
     def dress(self, events: Any) -> Any:
         """Let `events` record which metadata are read, and return it."""
-        events.layout._parameters["metadata"] = RecordingMetadata(events.metadata or {}, self._window)
+        self._graph.metadata = RecordingMetadata(events.metadata or {}, self._window)
+        events.layout._parameters["metadata"] = self._graph.metadata
         return events
 
     def postprocess(self, accumulator: Any) -> Any:
@@ -145,7 +152,7 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         try:
             if not len(self._graph):
                 return out
-            self._evaluator.pull(handles_in(out))
+            self._evaluator.pull([*handles_in(out), *self._graph.wanted])
             out = replaced(out, self._evaluator.fresh)
             self._discovered()
             return out

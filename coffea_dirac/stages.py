@@ -15,8 +15,10 @@ from coffea_dirac.discovery import unrecorded
 from coffea_dirac.errors import ConfigurationError, StageError
 from coffea_dirac.fingerprint import Ingredients, describe, digest_value
 from coffea_dirac.fingerprint.guard import Guard
+from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.fingerprint.values import canonical
 from coffea_dirac.handles import ACTIVE, RUNNING, Template, handle_in
+from coffea_dirac.interfaces import Versions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Whatever a stage does with arrays it does through these.
@@ -40,11 +42,16 @@ class Stage:
         depends: Sequence[object] = (),
         keep: bool = True,
         resources: Mapping[str, float] | None = None,
+        is_told: bool = True,
+        writes: bool = False,
     ) -> None:
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.version, self.depends = version, tuple(depends)
         self.keep, self.resources = keep, dict(resources or {})
+        # Of stages of this package's own.
+        self.is_told, self.writes = is_told, writes
+        """Whether reports name it, and whether it writes files, so that it is not run to see what it returns."""
         self.name: str = function.__qualname__.rpartition("<locals>.")[2]
         """The name of the function, with that of its class."""
         self.is_method = "." in self.name
@@ -199,6 +206,8 @@ class Templates:
         Strings -> {name: digest} of the files that they name.
     is_watching : bool
         Look at each call whether what the code reaches is still the same: in a notebook, it may not be.
+    versions : "exact" or "minor"
+        How versions of installed packages count.
     """
 
     def __init__(
@@ -207,8 +216,9 @@ class Templates:
         named_files: Callable[[frozenset[str]], Mapping[str, str]],
         *,
         is_watching: bool = False,
+        versions: Versions = "exact",
     ) -> None:
-        self.sources, self.is_watching = sources, is_watching
+        self.sources, self.is_watching, self.versions = sources, is_watching, versions
         self._find_files, self._files = named_files, dict[frozenset[str], Mapping[str, str]]()
         self._known: dict[object, tuple[Template, Guard | None]] = {}
         self.ingredients: dict[str, Ingredients] = {}
@@ -238,7 +248,7 @@ class Templates:
         found, guard = self._known.get(name, (None, None))
         if found is None or (guard is not None and not guard.holds()):
             with unrecorded():
-                ingredients = describe_stage(stage, instance, self.sources)
+                ingredients = describe_stage(stage, instance, self.sources, versions=self.versions)
                 found = Template(ingredients.digest, self.named_files(ingredients.strings))
             self._known[name] = found, ingredients.guard if self.is_watching else None
             self.ingredients[found.digest] = ingredients
@@ -258,7 +268,9 @@ def _version(distribution: str) -> str:
     return importlib.metadata.version(distribution)
 
 
-def describe_stage(stage: Stage, instance: object, sources: Mapping[str, str] | None = None) -> Ingredients:
+def describe_stage(
+    stage: Stage, instance: object, sources: Mapping[str, str] | None = None, *, versions: Versions = "exact"
+) -> Ingredients:
     """Return what the fingerprint of a stage comes from, its arguments apart; `instance` is that of a method."""
     import awkward as ak
 
@@ -267,14 +279,14 @@ def describe_stage(stage: Stage, instance: object, sources: Mapping[str, str] | 
         "stage": bound,
         "version": stage.version,
         "depends": stage.depends,
-        "libraries": tuple(map(_version, _LIBRARIES)),
+        "libraries": tuple(counted_version(_version(name), versions) for name in _LIBRARIES),
         # Arrays carry behaviours that no code of the stage names.
         "arrays": ak,
     }
     methods = _methods(type(instance)) if stage.is_method else ()
-    found = describe(roots, omit=methods, sources=sources)
+    found = describe(roots, omit=methods, sources=sources, versions=versions)
     if methods and any(word in text for text in _code_of(found) for word in _DYNAMIC):
-        found = describe(roots, sources=sources)
+        found = describe(roots, sources=sources, versions=versions)
     return found
 
 

@@ -24,7 +24,9 @@ from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.errors import CodeMismatchError
 from coffea_dirac.files import settle_files
 from coffea_dirac.fingerprint import Ingredients, describe, diff
-from coffea_dirac.interfaces import Store
+from coffea_dirac.fingerprint.packages import counted_version
+from coffea_dirac.interfaces import Store, Versions
+from coffea_dirac.verifying import NEVER, Verification
 
 # Methods that do not run for a work item: their bodies enter only if other code names them.
 OMITTED_METHODS = ("postprocess",)
@@ -36,7 +38,8 @@ class Task:
     """All that is the same for every work item of a run.
 
     `template` is what the submitter sees, None if it has no fingerprint; `named_files` are the files that strings in
-    the code name; with `collect` a work item that fails does not keep the next ones from being processed.  For stages:
+    the code name; `versions` says how those of installed packages count, `verification` how much of what is found is
+    computed again; with `collect` a work item that fails does not keep the next ones from being processed.  For stages:
     `reading` is the digest of how data are read, `identities` are those of the input files by file and tree, `files`
     the contents of `File` objects; `memory` is what a process notes for itself.
     """
@@ -54,24 +57,28 @@ class Task:
     inline: bool = False
     collect: bool = False
     has_stages: bool = False
+    versions: Versions = "exact"
+    verification: Verification = NEVER
     reading: str = ""
     identities: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
-def reading_of(call: ProcessingCall) -> str:
+def reading_of(call: ProcessingCall, *, versions: Versions = "exact") -> str:
     """Return the digest of how data are read: what a stage sees of a file besides the file itself."""
-    roots = {name: part for name, part in _roots(call).items() if name != "processor"}
-    return describe(roots).digest
+    roots = {name: part for name, part in _roots(call, versions).items() if name != "processor"}
+    return describe(roots, versions=versions).digest
 
 
-def template_of(call: ProcessingCall, sources: Mapping[str, str] | None = None) -> Ingredients:
+def template_of(
+    call: ProcessingCall, sources: Mapping[str, str] | None = None, *, versions: Versions = "exact"
+) -> Ingredients:
     """Return what all work items of a call have in common: code, state, schema, options, versions."""
-    return describe(_roots(call), omit=OMITTED_METHODS, sources=sources)
+    return describe(_roots(call, versions), omit=OMITTED_METHODS, sources=sources, versions=versions)
 
 
-def _roots(call: ProcessingCall) -> dict[str, Any]:
+def _roots(call: ProcessingCall, versions: Versions) -> dict[str, Any]:
     import awkward
     import coffea
     import uproot
@@ -80,7 +87,7 @@ def _roots(call: ProcessingCall) -> dict[str, Any]:
         "processor": call.processor,
         "schema": call.arguments["schema"],
         "options": call.options(),
-        "versions": {m.__name__: m.__version__ for m in (awkward, coffea, uproot)},
+        "versions": {m.__name__: counted_version(m.__version__, versions) for m in (awkward, coffea, uproot)},
     }
 
 
@@ -152,7 +159,7 @@ def _checked(blob: bytes) -> Task:
     settle_files(task.files)
     codecs.offer(task.call.processor)
     expected = task.template
-    if expected is None or template_of(task.call, expected.sources).digest == expected.digest:
+    if expected is None or template_of(task.call, expected.sources, versions=task.versions).digest == expected.digest:
         return task
     # This process may have imported the user's modules before they were edited: forget them once and look again.
     for name in modules:
@@ -160,7 +167,7 @@ def _checked(blob: bytes) -> Task:
             sys.modules.pop(name, None)
     task = cloudpickle.loads(body)
     codecs.offer(task.call.processor)
-    found = template_of(task.call, expected.sources)
+    found = template_of(task.call, expected.sources, versions=task.versions)
     if found.digest != expected.digest:
         raise CodeMismatchError(_mismatch(task.stage, expected, found))
     return task

@@ -17,13 +17,15 @@ from typing import Any
 from coffea_dirac import codecs, packs
 from coffea_dirac.calls import item_metadata
 from coffea_dirac.discovery import Window, digest_path, files_named
+from coffea_dirac.environment import environment
 from coffea_dirac.errors import CodecError, StageError, StoreError
-from coffea_dirac.failures import chain, innermost, portable, user_line, with_retries
+from coffea_dirac.failures import chain, innermost, told, user_line, with_retries
 from coffea_dirac.handles import HANDLE_PLACES, Handle
 from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
 from coffea_dirac.keeper import Keeper
 from coffea_dirac.reading import Opened, Reader, checked, is_known
 from coffea_dirac.redact import without_secrets
+from coffea_dirac.reevaluation import evaluator_of
 from coffea_dirac.sealed import is_wanted
 from coffea_dirac.staged import ItemPlace, StagedProcessor, source_identity
 from coffea_dirac.stages import Templates
@@ -52,6 +54,7 @@ class Receipt:
     outcomes: tuple[Outcome, ...] = ()
     notes: tuple[str, ...] = ()
     site: str = ""
+    verified: tuple[str, ...] = ()
 
 
 def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) -> list[Receipt]:
@@ -131,6 +134,11 @@ class _Shelf:
         return replace(receipt, store_problem=problem) if problem else receipt
 
 
+def read_only_keeper(task: Task) -> Keeper:
+    """Return a keeper that finds what is in the task's store and keeps nothing."""
+    return Keeper(task.store, "", "", functools.partial(index_of, task))
+
+
 def index_of(task: Task) -> packs.Index:
     """Return the index of the task's store, read once by each process of a run.
 
@@ -160,22 +168,22 @@ def finished(position: int, row: Row) -> Receipt:
 
 def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any, key: str) -> Receipt:
     started = time.perf_counter()
-    work = _Item(task, shelf.keeper, reader, item)
+    work = Item(task, shelf.keeper, reader, item)
     try:
         result = with_retries(work.attempt, task.io_retries, reader.close)
     except Exception as error:  # noqa: BLE001 - reported with its place; the submitter raises it
-        done: dict[str, Any] = {"outcomes": tuple(work.outcomes), "notes": tuple(work.notes)}
+        done = work.told()
         skip = task.call.skipbadfiles and not task.call.use_result_type
         if skip and any(isinstance(e, task.call.skipbadfiles) for e in chain(error)):
             return Receipt(position, skipped=f"{type(innermost(error)).__name__}: {innermost(error)}", **done)
         where = user_line(error)
-        return Receipt(position, error=error if task.inline else portable(error), where=where, **done)
+        return Receipt(position, error=told(error, inline=task.inline), where=where, **done)
     seconds = time.perf_counter() - started
     receipt = _receipt(task, shelf, position, item, key, result["out"], work.window, seconds, result["metrics"])
-    return replace(receipt, outcomes=tuple(work.outcomes), notes=tuple(work.notes))
+    return replace(receipt, **work.told())
 
 
-class _Item:
+class Item:
     """One work item at a worker, as often as it is attempted."""
 
     def __init__(self, task: Task, keeper: Keeper, reader: Reader, item: Any) -> None:
@@ -184,6 +192,11 @@ class _Item:
         self.window = Window()
         self.outcomes: list[Outcome] = []
         self.notes: list[str] = []
+        self.verified: list[str] = []
+
+    def told(self) -> dict[str, Any]:
+        """Return what a receipt says of the stages."""
+        return {"outcomes": tuple(self.outcomes), "notes": tuple(self.notes), "verified": tuple(self.verified)}
 
     def attempt(self) -> dict[str, Any]:
         """Return ``{"out": .., "metrics": ..}``."""
@@ -255,8 +268,16 @@ class _Item:
             ignored,
             has_resources,
         )
-        processor = StagedProcessor(task.call.processor, self.window, place, _templates(task), self._keeper, self._note)
-        self.outcomes = processor.outcomes
+        processor = StagedProcessor(
+            task.call.processor,
+            self.window,
+            place,
+            _templates(task),
+            self._keeper,
+            self._note,
+            evaluator=evaluator_of(task.verification),
+        )
+        self.outcomes, self.verified = processor.outcomes, processor.verified
         return processor
 
     def _note(self, text: str) -> None:
@@ -291,7 +312,7 @@ def _templates(task: Task) -> Templates:
     with _LOCK:
         if "templates" not in task.memory:
             sources = task.template.sources if task.template is not None else None
-            task.memory["templates"] = Templates(sources, files_named)
+            task.memory["templates"] = Templates(sources, files_named, versions=task.versions)
         found: Templates = task.memory["templates"]
         return found
 
@@ -331,6 +352,7 @@ def _receipt(
         **_facts(item),
         "seconds": round(seconds, 6),
         "created_s": round(time.time(), 3),
+        "environment": environment(),
         "entries": int(metrics.get("entries", 0)),
         "columns": sorted(metrics.get("columns", ())),
         **({"site": site} if site else {}),

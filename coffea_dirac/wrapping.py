@@ -15,6 +15,7 @@ from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.explaining import Explainer
 from coffea_dirac.keeper import Keeper
 from coffea_dirac.nanoevents import Identities, source_of
+from coffea_dirac.reevaluation import evaluator_of
 from coffea_dirac.report import Report
 from coffea_dirac.staged import ItemPlace, StagedProcessor
 from coffea_dirac.stages import Templates
@@ -43,13 +44,19 @@ class Wrapped(ProcessorABC):  # type: ignore[misc]
     def process(self, events: Any) -> Any:
         """Return what the inner processor makes of `events`, with results in place of handles."""
         here = _here(self.cache)
-        source = source_of(events, here.identities)
+        source = source_of(events, here.identities, versions=self.cache.versions)
         metadata = dict(events.metadata or {})
         info = {"dataset": str(metadata.get("dataset", "")), "file": str(metadata.get("filename", ""))}
         identity = source.identity if source is not None else f"unknown {uuid.uuid4()}"
         place = ItemPlace(identity, metadata, len(events), info, here.ignored(metadata))
         staged = StagedProcessor(
-            self.inner, Window(place.ignored), place, here.templates, here.keeper, self.cache.report.note
+            self.inner,
+            Window(place.ignored),
+            place,
+            here.templates,
+            here.keeper,
+            self.cache.report.note,
+            evaluator=evaluator_of(self.cache.verification),
         )
         try:
             return staged.process(events)
@@ -67,7 +74,7 @@ class _Here:
     def __init__(self, cache: Cache) -> None:
         self._cache, self._explainer = cache, Explainer(cache)
         self.identities = Identities()
-        self.templates = Templates(None, files_named, is_watching=True)
+        self.templates = Templates(None, files_named, is_watching=True, versions=cache.versions)
         session = cache.begin()
         self.keeper = Keeper(cache.store if session else None, session, "wrapped", cache.index)
 
@@ -82,17 +89,18 @@ class _Here:
         if self.keeper.problem:
             self._cache.give_up(self.keeper.problem)
         self._cache.noted(self.keeper.taken())
+        report.verified += staged.verified
         for outcome in self._explainer.explained(staged.outcomes, self.templates.ingredients):
             report.add(outcome)
 
 
-_open: dict[tuple[str, int], _Here] = {}
+_open: dict[tuple[object, ...], _Here] = {}
 _lock = threading.Lock()
 
 
 def _here(cache: Cache) -> _Here:
     with _lock:
-        name = cache.store.url, os.getpid()
+        name = cache.store.url, cache.versions, os.getpid()
         found = _open.get(name)
         if found is None:
             found = _open[name] = _Here(cache.twin())

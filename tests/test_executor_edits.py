@@ -70,12 +70,12 @@ def test_an_edited_attribute_of_a_base_class_is_seen(scenario: Scenario) -> None
 
 def test_a_json_file_opened_inside_process_is_seen(scenario: Scenario) -> None:
     scenario.write("weights.json", '{"weight": 4.0}')
-    check_edit(scenario, misses=ITEMS, reason="new content (weights.json)")
+    check_edit(scenario, misses=ITEMS, reason="new content: weights.json")
 
 
 def test_a_metadata_value_that_process_reads_recomputes_its_dataset(scenario: Scenario) -> None:
     scenario.fileset["ttbar"]["metadata"]["xsec"] = 9.0
-    check_edit(scenario, misses=2, reason="new metadata (xsec)", fileset=scenario.fileset)
+    check_edit(scenario, misses=2, reason="new metadata: xsec", fileset=scenario.fileset)
 
 
 def test_a_metadata_value_that_process_does_not_read_recomputes_nothing(scenario: Scenario) -> None:

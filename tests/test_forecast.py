@@ -106,8 +106,8 @@ def test_a_plan_names_the_reason_and_estimates_by_earlier_records(scene: Scene) 
     assert edited["saved"] > 0
     assert any("`30` became `25`" in reason for reason, _ in edited["reasons"]), edited["reasons"]
     assert {reason for reason, _ in edited["reasons"] if reason.startswith("new input")} == {
-        "new input (a)",
-        "new input (b)",
+        "new input: a",
+        "new input: b",
     }
 
 
@@ -130,11 +130,11 @@ def test_a_new_argument_and_a_new_file_are_named_before_and_after_the_run(scene:
     table.write_text("1")
     scene.run("inline")
     table.write_text("2")
-    assert dict(planned(scene)["reasons"]) == {"new content (table.json)": 4}
-    assert dict(scene.run("inline")["why"]) == {"new content (table.json)": 4}
+    assert dict(planned(scene)["reasons"]) == {"new content: table.json": 4}
+    assert dict(scene.run("inline")["why"]) == {"new content: table.json": 4}
     scene.edit('File("table.json"), 3', 'File("table.json"), 4')
-    assert dict(planned(scene)["reasons"]) == {"new argument (shift)": 4}
-    assert dict(scene.run("workers")["why"]) == {"new argument (shift)": 4}
+    assert dict(planned(scene)["reasons"]) == {"new argument: shift": 4}
+    assert dict(scene.run("workers")["why"]) == {"new argument: shift": 4}
 
 
 def test_a_process_that_asks_for_data_is_planned_by_work_items_only(scene: Scene) -> None:

@@ -124,9 +124,9 @@ def test_where_the_first_changed_all_below_it_is_computed_and_the_other_branch_l
     assert again["stages"]["d"]["loaded"] == 1
     assert "c" not in again["stages"]
     assert again["reasons"] == [
-        ["new code (a, line 14: `1` became `2`)", 1],
-        ["new input (a)", 1],
-        ["new input (b)", 1],
+        ["new code: a, line 14: `1` became `2`", 1],
+        ["new input: a", 1],
+        ["new input: b", 1],
     ]
 
 
@@ -187,6 +187,10 @@ def test_comments_and_names_of_variables_elsewhere_change_nothing(scene: Scene) 
         ("np.arange(4.0)", "np.arange(4.0, dtype='f4')", {"a": 1, "b": 1, "c": 1, "d": 1, "y": 1}),
         ("@stage\ndef d", "@stage(version=1)\ndef d", {"d": 1}),
         ("@stage\ndef d", "@stage(depends=[3])\ndef d", {"d": 1}),
+        ("@stage\ndef d", "@stage(keep=True, resources={'GPU': 1})\ndef d", {}),
+        ("@stage\ndef d", "@stage(keep=False)\ndef d", {}),
+        ("@stage\ndef d", "@stage()\ndef d", {}),
+        ("def d(up):", "def d(up: list) -> list:", {}),
     ],
 )
 def test_an_edit_of_arguments_or_options_computes_what_depends_on_it(
@@ -198,6 +202,16 @@ def test_an_edit_of_arguments_or_options_computes_what_depends_on_it(
     assert again["ran"] == computed
     if set(computed) <= {"d"} or "factor=2.0" in new:
         assert again["out"] == first["out"]
+
+
+def test_what_other_decorators_say_counts_whatever_they_are_called(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.edit("@stage\ndef a", "class my:\n    stage = staticmethod(lambda keep: lambda f: f)\n\n\n@stage\ndef a")
+    scene.edit("@stage\ndef d", "@stage\n@my.stage(keep=1)\ndef d")
+    scene.run()
+    assert scene.run()["ran"] == {}
+    scene.edit("@stage\n@my.stage(keep=1)", "@stage(keep=True)\n@my.stage(keep=2)")
+    assert scene.run()["ran"] == {"d": 1}
 
 
 def test_what_is_not_kept_is_computed_only_if_something_needs_it(tmp_path: Path) -> None:
@@ -225,7 +239,7 @@ def test_a_file_read_in_a_stage_counts_for_all_that_comes_from_it(tmp_path: Path
     edited = scene.run()
     assert edited["ran"] == {"a": 1, "b": 1, "y": 1}
     assert edited["out"] != first["out"]
-    assert ["new content (cuts.txt)", 3] in edited["reasons"]
+    assert ["new content: cuts.txt", 3] in edited["reasons"]
     scene.write("cuts.txt", "1")
     undone = scene.run()
     assert (undone["ran"], undone["out"]) == ({}, first["out"])

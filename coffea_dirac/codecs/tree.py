@@ -37,6 +37,7 @@ _GROUPS = {
     "boost_histogram": "histograms",
     "collections": "accumulators",
     "coffea": "accumulators",
+    "coffea_dirac": "filesets",
     "pandas": "frames",
     **dict.fromkeys(
         ("array", "builtins", "datetime", "decimal", "fractions", "pathlib", "types", "uuid", "zoneinfo"), "standard"

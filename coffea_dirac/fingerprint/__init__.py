@@ -19,7 +19,7 @@ from coffea_dirac.fingerprint.diff import Difference, diff
 from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.values import digest_file
 from coffea_dirac.fingerprint.walk import Special, Walker, behaviours
-from coffea_dirac.interfaces import Json
+from coffea_dirac.interfaces import Json, Versions
 
 __all__ = ["Difference", "Ingredients", "describe", "diff", "digest_file", "digest_value", "fingerprint", "ingredients"]
 
@@ -46,6 +46,8 @@ class Ingredients:
         What the user should know.
     stages : tuple of Stage
         The ``@stage`` functions within reach.
+    holds_cache : bool
+        Whether a `StageCache` is within reach, which may be used for writing.
     files : mapping
         The `File` objects within reach: their paths as written, with the digest of the content, empty if there is none.
     guard : Guard, optional
@@ -59,8 +61,14 @@ class Ingredients:
     modules: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     stages: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    holds_cache: bool = field(default=False, repr=False, compare=False)
     files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     guard: Guard | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def may_have_handles(self) -> bool:
+        """Whether a processor with these ingredients may call stages, or write files by a cache."""
+        return bool(self.stages) or self.holds_cache
 
 
 def fingerprint(
@@ -123,6 +131,7 @@ def describe(
     omit: Collection[str] = (),
     sources: Mapping[str, str] | None = None,
     special: Special | None = None,
+    versions: Versions = "exact",
 ) -> Ingredients:
     """Return the ingredients of named values.
 
@@ -136,6 +145,8 @@ def describe(
         ``sources`` of another process's ingredients, for code whose source is not at hand here.
     special : callable, optional
         ``special(walker, value)`` is asked first for functions, classes and instances; None: encode it as usual.
+    versions : "exact" or "minor"
+        Count the versions of installed packages as they are, or as major.minor only.
 
     Returns
     -------
@@ -152,7 +163,7 @@ def describe(
     >>> describe({"cut": 30}).tree["roots"]
     {'cut': 'int 30'}
     """
-    return _describe(roots, omit=omit, sources=sources, special=special)
+    return _describe(roots, omit=omit, sources=sources, special=special, versions=versions)
 
 
 def digest_value(value: object) -> str:
@@ -190,11 +201,14 @@ def _describe(
     inputs: Json = (),
     named_files: bool = False,
     special: Special | None = None,
+    versions: Versions = "exact",
 ) -> Ingredients:
     """Walk, and walk again if reachable code reads docstrings or annotations, or names what was left out."""
     omit, docs, annotations = frozenset(omit), False, False
     while True:
-        walker = Walker(omit=omit, given=sources, docs=docs, annotations=annotations, special=special)
+        walker = Walker(
+            omit=omit, given=sources, docs=docs, annotations=annotations, special=special, versions=versions
+        )
         walker.omitting = {c for value in roots.values() for c in type(_instance(value)).__mro__} if omit else set()
         walker.root_names |= {str(getattr(value, "__name__", "")) for value in roots.values()}
         tree: dict[str, Json] = {"scheme": SCHEME, "roots": walker.run(roots)}
@@ -208,13 +222,24 @@ def _describe(
         omit, docs, annotations = omit - named, docs or reads[0], annotations or reads[1]
     tree["nodes"], tree["packages"] = walker.nodes, dict(sorted(walker.packages.items()))
     tree["inputs"] = list(inputs)
+    if versions != "exact":
+        # So that "3.2" as an exact version and as the beginning of one are told apart.
+        tree["versions"] = versions
     tree["files"] = _named_files(walker) if named_files else {}
     digest = values.digest_json(tree)
     tree["@places"] = walker.places
     modules = {name: values.digest_json(content) for name, content in sorted(walker.members.items())}
     strings, stages = frozenset(walker.strings), tuple(dict.fromkeys(walker.stages))
     return Ingredients(
-        digest, tree, walker.sources, strings, modules, stages=stages, files=walker.files, guard=walker.guard
+        digest,
+        tree,
+        walker.sources,
+        strings,
+        modules,
+        stages=stages,
+        holds_cache=walker.holds_cache,
+        files=walker.files,
+        guard=walker.guard,
     )
 
 

@@ -232,6 +232,7 @@ def instance(walker: Walker, value: Any) -> Json:
     if origin.kind == "own":
         if type(value).__name__ == "Stage":
             walker.stages.append(value)
+        walker.holds_cache |= type(value).__name__ == "StageCache"
         return ["own", type(value).__qualname__, _state(walker, value)]
     if origin.kind == "user":
         content = [c(walker, value) for base, c in values.CONTENT if isinstance(value, base)][:1]

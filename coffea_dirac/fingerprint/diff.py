@@ -11,7 +11,7 @@ from typing import Any, Literal
 from coffea_dirac.interfaces import Json
 from coffea_dirac.redact import tree_without_secrets
 
-Kind = Literal["code", "value", "version", "file", "behavior"]
+Kind = Literal["code", "value", "version", "file", "behavior", "setting"]
 _TOKEN = re.compile(r'b?"(?:[^"\\]|\\.)*"|[^\s()\[\]=]+|[()\[\]=]')
 _SHOWN = 60
 
@@ -35,6 +35,8 @@ class Difference:
     @property
     def text(self) -> str:
         """The difference in one line."""
+        if self.kind == "version" and self.old and self.new:
+            return f"new version: {self.where} {self.old} -> {self.new}"
         place = f"{self.where}, line {self.line}" if self.line else self.where
         if not self.old:
             change = f"`{_short(self.new)}` is new" if self.new else "is new"
@@ -65,6 +67,9 @@ def diff(old_tree: Mapping[str, Json], new_tree: Mapping[str, Json]) -> list[Dif
     >>> [d.text for d in diff(describe({"cut": 30}).tree, describe({"cut": 25}).tree)]
     ['new value: cut: `30` became `25`']
     """
+    if (old := old_tree.get("versions", "exact")) != (new := new_tree.get("versions", "exact")):
+        # All else that differs may follow from this.
+        return [Difference("setting", "versions", old, new)]
     old_tree, new_tree = tree_without_secrets(old_tree), tree_without_secrets(new_tree)
     found = [*_roots(old_tree, new_tree), *_nodes(old_tree, new_tree)]
     for part, kind in (("packages", "version"), ("files", "file"), ("behavior", "behavior")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import sys
 import types
 from collections import deque
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from coffea_dirac.fingerprint import modules
 from coffea_dirac.fingerprint.code import SOURCES, Unit
+from coffea_dirac.fingerprint.dump import dump_function
 from coffea_dirac.fingerprint.names import Chain, uses_of
-from coffea_dirac.fingerprint.packages import origin_of
+from coffea_dirac.fingerprint.packages import OWN, origin_of
 from coffea_dirac.fingerprint.values import digest_file
 from coffea_dirac.interfaces import Json
 
@@ -102,7 +104,7 @@ def _library_function(walker: Walker, value: types.FunctionType, label: str) -> 
 def _user_function(walker: Walker, value: types.FunctionType, label: str) -> Json:
     with walker.inside(value.__globals__):
         unit = unit_of(walker, value.__code__, label)
-        content: dict[str, Json] = {"code": list(unit.lines)}
+        content: dict[str, Json] = {"code": _lines(walker, value, unit)}
         _ship(walker, value, unit)
         walker.functions[label] = value
         walker.guard.saw_function(value)
@@ -120,6 +122,29 @@ def _user_function(walker: Walker, value: types.FunctionType, label: str) -> Jso
     content = {key: part for key, part in content.items() if part or key == "names"}
     walker.member(module_of(value), label, content)
     return content
+
+
+def _lines(walker: Walker, value: types.FunctionType, unit: Unit) -> list[str]:
+    """Return the lines of a function; what ``@stage`` above it says is known from the stage that it made."""
+    decorators = getattr(unit.node, "decorator_list", [])
+    others = [d for d in decorators if not _is_stage(d, value.__globals__)]
+    if len(others) == len(decorators):
+        return list(unit.lines)
+    head = copy.copy(unit.node)
+    head.decorator_list, head.body = others, []
+    return [*dump_function(head, docs=walker.docs, annotations=walker.annotations).lines, *unit.lines[1:]]
+
+
+def _is_stage(decorator: ast.expr, namespace: dict[str, Any]) -> bool:
+    target = decorator.func if isinstance(decorator, ast.Call) else decorator
+    chain: list[str] = []
+    while isinstance(target, ast.Attribute):
+        chain.append(target.attr)
+        target = target.value
+    if not isinstance(target, ast.Name):
+        return False
+    found = modules.live(namespace, (target.id, *reversed(chain)))
+    return isinstance(found, types.FunctionType) and (found.__module__, found.__name__) == (f"{OWN}.stages", "stage")
 
 
 def unit_of(walker: Walker, code: types.CodeType, label: str) -> Unit:
@@ -290,8 +315,6 @@ def _constant_calls(
 
 
 def _evaluated(walker: Walker, text: str, chains: dict[str, set[Chain]], found: dict[str, Json], position: int) -> None:
-    from coffea_dirac.fingerprint.dump import dump_function
-
     try:
         tree = ast.parse(text.strip())
     except SyntaxError:

@@ -16,10 +16,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, NamedTuple
 
+from coffea_dirac.interfaces import Versions
+
 OWN = __name__.partition(".")[0]
 _CYTHON = ("_cython_", "cython_runtime", "_cyutility")  # modules that compiled code makes up
 _STDLIB_FOLDER = sysconfig.get_path("stdlib")
 _LIBRARY_DIRECTORIES = ("site-packages", "dist-packages")
+
+
+_MINOR = re.compile(r"v?((?:\d+!)?\d+(?:\.\d+)?)")
+
+
+def counted_version(version: str, versions: Versions) -> str:
+    """Return a version as it enters fingerprints; one that does not begin with numbers enters as it is.
+
+    Examples
+    --------
+    >>> counted_version("3.2.4", "exact"), counted_version("3.2.4", "minor"), counted_version("2026.9.0", "minor")
+    ('3.2.4', '3.2', '2026.9')
+    """
+    found = _MINOR.match(version) if versions == "minor" else None
+    return found[1] if found else version
 
 
 class Origin(NamedTuple):

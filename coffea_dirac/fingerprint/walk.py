@@ -19,9 +19,9 @@ from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import classes, functions, modules, values
 from coffea_dirac.fingerprint.dump import constant
 from coffea_dirac.fingerprint.guard import Guard
-from coffea_dirac.fingerprint.packages import OWN, Origin, origin_of, public_module
+from coffea_dirac.fingerprint.packages import OWN, Origin, counted_version, origin_of, public_module
 from coffea_dirac.fingerprint.science import handler_of
-from coffea_dirac.interfaces import Json
+from coffea_dirac.interfaces import Json, Versions
 
 _DATA_READERS = frozenset({"resources", "files", "get_data"})
 _MAXIMUM_NAME = 1024
@@ -42,6 +42,8 @@ class Walker:
         Whether some reachable code reads docstrings or annotations, so that they count.
     special : callable, optional
         Asked first for functions, classes and instances.
+    versions : "exact" or "minor"
+        How versions of installed packages count.
     """
 
     def __init__(
@@ -52,15 +54,18 @@ class Walker:
         docs: bool = False,
         annotations: bool = False,
         special: Special | None = None,
+        versions: Versions = "exact",
     ) -> None:
         self.special = special
         self.omit, self.docs, self.annotations = frozenset(omit), docs, annotations
         self.given: Mapping[str, str] = given or {}
+        self.versions: Versions = versions
         self.nodes: dict[str, Json] = {}
         self.places: dict[str, Json] = {}
         self.packages: dict[str, str] = {}
         self.strings: set[str] = set()
         self.stages: list[Any] = []
+        self.holds_cache = False
         self.files: dict[str, str] = {}
         self.guard = Guard()
         self.attributes: set[str] = set()
@@ -187,7 +192,13 @@ class Walker:
             return sorted((self.encode(e) for e in found), key=values.canonical)
         keyed = []
         for element in found:
-            other = Walker(given=self.given, docs=self.docs, annotations=self.annotations, special=self.special)
+            other = Walker(
+                given=self.given,
+                docs=self.docs,
+                annotations=self.annotations,
+                special=self.special,
+                versions=self.versions,
+            )
             other.module_name, other.root, other._path = self.module_name, self.root, [*self._path, "{...}"]
             keyed.append((values.canonical([other.run({"": element}), other.nodes]), element))
         return [self.encode(element) for _, element in sorted(keyed, key=lambda pair: pair[0])]
@@ -250,7 +261,7 @@ class Walker:
         """Note that something of a module is used; return whose it is."""
         origin = origin_of(module)
         if origin.kind == "installed":
-            self.packages[origin.name] = origin.version
+            self.packages[origin.name] = counted_version(origin.version, self.versions)
         return origin
 
     def library(self, module: str, name: str) -> Json:
