@@ -161,7 +161,10 @@ def test_an_edit_computes_what_depends_on_it_under_every_executor(scene: Scene, 
     assert edited["ran"] == {"a": 4, "b": 4, "y": 4}
     assert edited["out"] == scene.run("plain")["out"] != plain["out"]
     scene.edit("ak.num(up)", "2 * ak.num(up)")
-    assert scene.run(how)["ran"] == {"d": 4, "y": 4}
+    again = scene.run(how)
+    assert again["ran"] == {"d": 4, "y": 4}
+    if again["stages"] is not None:
+        assert {name: n["loaded"] for name, n in again["stages"].items()} == {"b": 4, "c": 4, "d": 0, "y": 0}
     scene.edit("events.Jet.pt > 25", "25 < events.Jet.pt")
     assert scene.run(how)["ran"] == {"a": 4}
     scene.edit("* scale", "* 2 * scale")
@@ -194,6 +197,7 @@ BRANCHES = {
     "metadata": 'if events.metadata["dataset"] == "ttbar":',
     "fields": 'if "Jet" in events.fields and events.metadata["dataset"] == "ttbar":',
     "hasattr": 'if hasattr(events, "Jet") and not hasattr(events, "Tau") and events.metadata["dataset"] == "ttbar":',
+    "genWeight": 'if not hasattr(events, "genWeight") and events.metadata["dataset"] == "ttbar":',
     "length": 'if len(events) > 10 and events.metadata["dataset"] == "ttbar":',
     "data": 'if ak.any(events.Jet.pt > 0) and events.metadata["dataset"] == "ttbar":',
     "except": 'try:\n            found = len(events.Jet.pt)\n        except BaseException:\n            found = 0\n        if found and events.metadata["dataset"] == "ttbar":',
@@ -216,6 +220,59 @@ def test_a_processor_may_look_at_its_events_before_it_calls_stages(scene: Scene,
     assert (cold["ran"], cold["out"]) == ({"a": 2, "b": 2, "c": 2, "d": 2, "y": 4}, plain["out"])
     scene.edit("* scale", "* 2 * scale")
     assert scene.run(how)["ran"] == {"y": 4}
+
+
+VARIATIONS = """
+def nominal(jets):
+    return jets.pt
+
+
+def up(jets):
+    return jets.pt * 1.03
+
+
+@stage
+def varied(events, variation):
+    ran("varied:" + variation.__name__)
+    return {"pt": variation(events.Jet), "name": variation.__name__}
+
+
+@stage
+def summed(jets):
+    ran("summed:" + jets["name"])
+    return float(ak.sum(jets["pt"]))
+
+
+@stage
+def total(sums):
+    ran("total")
+    return sum(sums.values())
+
+
+VARIATIONS = {"nominal": nominal, "up": up}
+
+
+class Analysis(processor.ProcessorABC):
+    def process(self, events):
+        sums = {name: summed(varied(events, variation)) for name, variation in VARIATIONS.items()}
+        return {**sums, "total": total(sums)}
+"""
+
+
+@pytest.mark.parametrize("how", ["inline", "iterative"])
+def test_one_more_variation_computes_its_own_stages_and_what_takes_all(scene: Scene, how: str) -> None:
+    head, _, tail = ANALYSIS.partition("class Analysis(processor.ProcessorABC):")
+    tail = tail.partition("\n\n    def postprocess")[2]
+    (scene.folder / "analysis.py").write_text(head + VARIATIONS + "\n    def postprocess" + tail)
+    first = scene.run(how, dies=True)
+    of_two = {f"{stage}:{name}": 4 for stage in ("varied", "summed") for name in ("nominal", "up")}
+    assert first["ran"] == {**of_two, "total": 4}
+    scene.edit('{"nominal": nominal, "up": up}', '{"nominal": nominal, "up": up, "down": lambda jets: jets.pt / 1.03}')
+    more = scene.run(how, dies=True)
+    assert more["ran"] == {"varied:<lambda>": 4, "summed:<lambda>": 4, "total": 4}
+    assert more["out"]["up"] == first["out"]["up"]
+    scene.edit("jets.pt * 1.03", "jets.pt * 1.04")
+    assert scene.run(how, dies=True)["ran"] == {"varied:up": 4, "summed:up": 4, "total": 4}
 
 
 def test_metadata_read_inside_a_stage_count_for_what_comes_from_it(scene: Scene) -> None:
