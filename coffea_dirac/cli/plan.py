@@ -31,7 +31,9 @@ def plan(
             return
         say(str(found))
         show([{"stage": name, "load": n["loaded"], "compute": n["computed"]} for name, n in found.stages.items()])
-        show([{"work": n, "why": reason} for reason, n in [*found.reasons, *found.stage_reasons]])
+        of_items = [("items", n, reason) for reason, n in found.reasons if found.work_items["misses"]]
+        of_stages = [("stages", n, reason) for reason, n in found.stage_reasons]
+        show([{"compute": f"{n:,} {what}", "why": reason} for what, n, reason in [*of_items, *of_stages]])
         for text in found.notes:
             say(text)
 
