@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,8 +136,10 @@ class Evaluator:
         """Return the result of a handle, for others to read."""
         result = self.pull([handle])[0]
         if result.value is _UNREAD:
-            result.value = self._decoded(handle, result)
-            result = self._results[handle.fingerprint]
+            value = self._decoded(handle, result)
+            # What could not be read has been made again: then the result is another one.
+            self._results[handle.fingerprint].value = value
+            return value
         return result.value
 
     def fresh(self, handle: Handle) -> Any:
@@ -339,6 +341,11 @@ class Evaluator:
     def _made(self, handle: Handle, value: Any, own: frozenset[Discovered]) -> Result:
         """Return a result as those who load it later will find it: what is kept is read from its payload."""
         inputs = self._from_parents(handle) | own
+        if isinstance(value, Iterator):
+            raise StageError(
+                f"stage {handle.stage.name} returns a {type(value).__name__}, which can be gone through only once and "
+                "cannot be kept: return a list"
+            )
         if not handle.stage.keep or not self._keeper.can_keep:
             return Result(f"made by {handle.fingerprint}", inputs, self._columns(handle), value=value)
         try:

@@ -84,6 +84,8 @@ class Merging:
                 waiting.extend(reversed(place.children))
             elif place.position not in self._absent:
                 missing.append(place.position)
+                if row is not None:
+                    self._plan.reasons[place.position] = {"reason": "unreadable"}
         return missing
 
     def _read(self, row: Row) -> tuple[str, bytes] | None:
@@ -217,6 +219,7 @@ class Merging:
         for place in places:
             if isinstance(place, Leaf):
                 self._plan.rows.pop(place.position, None)
+                self._plan.reasons[place.position] = {"reason": "unreadable"}
             if row.pack.startswith(f"{packs.SESSIONS}{self._task.session}/"):
                 self._count_lost([leaf.position for leaf in leaves_of(place)])
         return [i for place in places for i in self._enter_known([place], is_first=self._report.retract(row.key))]

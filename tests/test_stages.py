@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from coffea_dirac import open_store, packs
+
 pytestmark = pytest.mark.core
 
 MODULE = """
@@ -267,6 +269,27 @@ def test_a_damaged_record_of_a_stage_is_computed_again(scene: Scene) -> None:
         pack.write_bytes(data)
     again = scene.run()
     assert again["out"] == first["out"]
+    assert scene.run()["ran"] == {}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_inputs_that_cannot_be_read_are_computed_again(scene: Scene, times: int) -> None:
+    first = scene.run()
+    store = open_store(scene.folder / "cache")
+    index = packs.Index(store)
+    index.refresh()
+    damaged = {"b", "d"} if times == 1 else {"a", "b", "c", "d"}
+    for row in index:
+        if row.info.get("stage") in damaged:
+            path = scene.folder / "cache" / row.pack
+            data = bytearray(path.read_bytes())
+            data[row.offset : row.offset + row.length] = bytes(row.length)
+            path.write_bytes(data)
+    scene.edit("float(left.sum()", "1 + float(left.sum()")
+    again = scene.run()
+    assert again["out"] == first["out"] + 1
+    assert again["ran"] == {**dict.fromkeys(damaged, 1), "y": 1}
+    assert ["unreadable", len(damaged)] in again["reasons"]
     assert scene.run()["ran"] == {}
 
 

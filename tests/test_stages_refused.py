@@ -99,8 +99,8 @@ CASES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         ["plus(y=...)", "Connection"],
     ),
     "an argument that is a handle in a set": (lambda: plus({plus(1)}), ["plus(x=...)", "Handles are found as values"]),
-    "a result that is a generator": (lambda: made("generator").compute(), ["stage made", "generator", "keep=False"]),
-    "a result that is an open file": (lambda: made("file").compute(), ["stage made", "TextIOWrapper", "keep=False"]),
+    "a result that is a generator": (lambda: made("generator").compute(), ["stage made", "generator", "return a list"]),
+    "a result that is an open file": (lambda: made("file").compute(), ["stage made", "TextIOWrapper", "return a list"]),
     "a result that is an object": (lambda: made("object").compute(), ["stage made", "no codec", "keep=False"]),
     "a list that is changed": (lambda: spoiling([0], "list").compute(), ["stage spoiling", "argument values", "copy"]),
     "a dict in a dict that is changed": (

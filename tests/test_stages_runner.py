@@ -300,7 +300,7 @@ def test_metadata_read_inside_a_stage_count_for_what_comes_from_it(scene: Scene)
         ("b(a(events))", "b(a(events))[0]", ["__getitem__()", "handle of b", ".compute()"]),
         ("b(a(events))", "b(a(events)) + 1", ["__add__()", "handle of b", ".compute()"]),
         ('return {"sum": total,', 'return {"sum": {total: 1},', ["handle of y"]),
-        ("return ak.num(up)", "return (n for n in up)", ["stage d", "generator", "@stage(keep=False)"]),
+        ("return ak.num(up)", "return (n for n in up)", ["stage d", "generator", "return a list"]),
         ("return ak.num(up)", "return object()", ["stage d", "no codec", "@stage(keep=False)"]),
         ("return ak.sum(up", "up['pt'] = up['pt'] * 2\n    return ak.sum(up", ["stage b", "changes its argument up"]),
         ("return ak.num(up)", "return len(d(up))", ["stage d", "is called while it runs"]),
