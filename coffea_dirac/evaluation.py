@@ -15,7 +15,7 @@ from typing import Any
 
 from coffea_dirac import codecs
 from coffea_dirac.context import let
-from coffea_dirac.discovery import Checker, Window, digest_path, recording
+from coffea_dirac.discovery import Checker, Window, digest_path, recording, unrecorded
 from coffea_dirac.environment import environment
 from coffea_dirac.errors import CodecError, StageError
 from coffea_dirac.handles import ACTIVE, CALLED, RUNNING, Handle, Source, filled
@@ -360,6 +360,8 @@ class Evaluator:
 
     def _keep(self, handle: Handle, result: Result, own: frozenset[Discovered], seconds: float) -> None:
         assert result.payload is not None, "only what has a payload is kept"
+        with unrecorded():
+            made_in = environment()
         info = {
             **self._place.info,
             "stage": handle.stage.name,
@@ -367,7 +369,7 @@ class Evaluator:
             "seconds": round(seconds, 6),
             "created_s": round(time.time(), 3),
             "columns": sorted(result.columns),
-            "environment": environment(),
+            "environment": made_in,
             "own": sorted(f"{i.kind} {i.name}" for i in own),
             "arguments": handle.arguments.digests,
         }

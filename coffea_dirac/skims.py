@@ -82,6 +82,11 @@ def _numbers(name: str, column: Any) -> Any:
     return plain
 
 
+def _inner(group: Any) -> dict[str, Any]:
+    """Return the columns of a group by the names of its fields, of a single column by no name."""
+    return group if isinstance(group, dict) else {"": group}
+
+
 def _jagged(column: Any) -> bool:
     return bool(column.ndim > 1)
 
@@ -93,7 +98,7 @@ def _columns(groups: Mapping[str, Any]) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for name, group in groups.items():
-        inner = group if isinstance(group, dict) else {"": group}
+        inner = _inner(group)
         lists = [column for column in inner.values() if _jagged(column)]
         if lists and f"n{name}" not in groups:
             found[f"n{name}"] = ak.values_astype(ak.num(lists[0]), np.int32)
@@ -115,8 +120,12 @@ def _write_root(groups: Mapping[str, Any], path: str, treename: str, identity: u
     import uproot
 
     columns: dict[str, Any] = {}
+    # Lists bring their own.
+    counters = {f"n{name}" for name, group in groups.items() if any(map(_jagged, _inner(group).values()))}
     for name, group in groups.items():
-        inner = group if isinstance(group, dict) else {"": group}
+        if name in counters:
+            continue
+        inner = _inner(group)
         lists = {field: column for field, column in inner.items() if _jagged(column)}
         columns.update({f"{name}_{field}" if field else name: c for field, c in inner.items() if field not in lists})
         if lists:

@@ -173,6 +173,15 @@ def test_an_edit_computes_what_depends_on_it_under_every_executor(scene: Scene, 
     assert last["out"] == scene.run("plain")["out"]
 
 
+def test_what_this_package_looks_at_is_no_input_of_the_analysis(scene: Scene) -> None:
+    # Pulled inside of process(), where opened files and folders count.
+    scene.edit('return {"sum": total,', 'return {"n": b(a(events)).compute().ndim, "sum": total,')
+    scene.run("inline")
+    (scene.folder / "new.txt").write_text("")
+    again = scene.run("inline")
+    assert (again["ran"], again["items"]) == ({}, {"hits": 4, "misses": 0})
+
+
 def test_a_processor_that_is_wrapped_or_holds_a_cache_is_the_same_for_dirac_executor(scene: Scene) -> None:
     assert scene.run("wrapped inline")["items"] == {"hits": 0, "misses": 4}
     again = scene.run("wrapped inline")

@@ -251,6 +251,21 @@ def test_in_a_block_a_file_is_written_whether_or_not_its_handle_is_pulled(tmp_pa
         assert ak.from_parquet(path).tolist() == [{"x": 6.0, "nlists": 1, "lists": [3.0]}]
 
 
+@pytest.mark.parametrize("format", ["root", "parquet"])
+def test_a_counter_that_is_given_is_that_of_its_lists(tmp_path: Path, format: Any) -> None:
+    columns = {
+        "nJet": [1, 2],
+        "Jet": ak.Array([[{"pt": 1.0}], [{"pt": 2.0}, {"pt": 3.0}]]),
+        "nPV": [5, 6],
+        "PV": [0.5, 1],
+    }
+    with StageCache(tmp_path / "cache") as cache:
+        ((path, _),) = cache.write(columns, tmp_path, format=format).compute()["events"]["files"].items()
+    read = uproot.open(path)["Events"].arrays() if format == "root" else ak.from_parquet(path)
+    assert sorted(read.fields) == ["Jet_pt", "PV", "nJet", "nPV"]
+    assert (read.nJet.tolist(), read.Jet_pt.tolist(), read.nPV.tolist()) == ([1, 2], [[1.0], [2.0, 3.0]], [5, 6])
+
+
 def test_no_events_are_a_file_too(tmp_path: Path) -> None:
     nothing = {"x": np.array([]), "Jet": ak.Array([[{"pt": 1.0}]])[:0]}
     with StageCache(tmp_path / "cache") as cache:
