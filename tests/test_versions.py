@@ -102,6 +102,25 @@ def test_versions_with_a_year_have_a_minor_part_too() -> None:
     assert [d.text for d in diff(exact.tree, minor.tree)] == ["new setting: versions: `exact` became `minor`"]
 
 
+def test_graphs_of_dask_count_versions_as_the_cache_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import dask
+
+    from coffea_dirac.graph import values
+
+    def counts(versions: Any, numpy: str) -> dict[str, int]:
+        monkeypatch.setattr(values, "versions", lambda: (("numpy", numpy),))
+        with StageCache(tmp_path, versions=versions) as cache:
+            assert dask.delayed(sum)([1, 2]).compute() == 3
+        return cache.report.counts
+
+    computed, loaded = {"loaded": 0, "computed": 1, "cut": 0}, {"loaded": 1, "computed": 0, "cut": 0}
+    assert counts("minor", "2.3.1") == computed
+    assert counts("minor", "2.3.4") == loaded
+    assert counts("minor", "2.4.0") == computed
+    assert counts("exact", "2.3") == computed
+    assert counts("exact", "2.3.1") == computed
+
+
 @pytest.mark.parametrize("versions", ["patch", None, 3])
 def test_another_setting_is_refused(tmp_path: Path, versions: Any) -> None:
     with pytest.raises(ConfigurationError, match='"exact", or "minor"'):

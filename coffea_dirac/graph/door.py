@@ -21,7 +21,7 @@ from coffea_dirac.graph.plan import Plan, Planner, Policy, inherited
 from coffea_dirac.graph.prints import Prints
 from coffea_dirac.graph.rewrite import Rewriter
 from coffea_dirac.graph.values import Values
-from coffea_dirac.interfaces import Outcome, Row, Store
+from coffea_dirac.interfaces import Outcome, Row, Store, Versions
 from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.packs.pack import SESSIONS, read_footer
 from coffea_dirac.report import Report
@@ -33,6 +33,7 @@ class Cache(Records, Protocol):
     """What a `StageCache` does for graphs."""
 
     store: Store
+    versions: Versions
 
     def read(self, rows: Sequence[Row]) -> dict[Row, bytes]: ...  # noqa: D102 - as StageCache has it
     def give_up(self, why: str) -> None: ...  # noqa: D102
@@ -84,7 +85,7 @@ class Door:
         self._cache, self._session, self._report, self._graphs = cache, session, report, graphs
         memo = IdentityMemo()
         memo.attach(graphs.memo_place)
-        self._values = Values(memo)
+        self._values = Values(memo, count=cache.versions)
         self._explainer = Explainer(cache)
         self._packs: set[str] = set()
         self._known: dict[Key, str] = {}

@@ -19,10 +19,11 @@ from typing import Any
 from coffea_dirac.discovery import counts, digest_path, unrecorded
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients, describe
+from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.fingerprint.walk import behaviours
 from coffea_dirac.graph import nodes
 from coffea_dirac.identity import Reading
-from coffea_dirac.interfaces import Json
+from coffea_dirac.interfaces import Json, Versions
 from coffea_dirac.memo import IdentityMemo
 
 Refer = Callable[[nodes.Key], str]
@@ -42,6 +43,8 @@ class Values:
     ----------
     memo : IdentityMemo
         What is known of input files.
+    count : "exact" or "minor"
+        How versions of installed packages count.
 
     Attributes
     ----------
@@ -51,8 +54,8 @@ class Values:
         The files that enter by their content.
     """
 
-    def __init__(self, memo: IdentityMemo) -> None:
-        self._memo = memo
+    def __init__(self, memo: IdentityMemo, *, count: Versions = "exact") -> None:
+        self._memo, self._count = memo, count
         self._lasting: dict[int, tuple[Any, Ingredients]] = {}
         self._here: dict[int, tuple[Any, str]] = {}
         self._strings: dict[str, str] = {}
@@ -67,7 +70,9 @@ class Values:
         for name, (_, found) in list(self._lasting.items()):
             if found.guard is None or not found.guard.holds():
                 del self._lasting[name]
-        self._common = hashlib.sha256(repr((versions(), _behaviours())).encode()).hexdigest()
+        libraries = tuple((name, counted_version(version, self._count)) for name, version in versions())
+        common = f"{self._count} {libraries!r} {_behaviours(self._count)}"
+        self._common = hashlib.sha256(common.encode()).hexdigest()
 
     @property
     def common(self) -> str:
@@ -165,7 +170,7 @@ class Values:
         _, found = self._lasting.get(id(value), (None, None))
         if found is None:
             with unrecorded():
-                found = describe({"value": value}, special=self._special)
+                found = describe({"value": value}, special=self._special, versions=self._count)
             if isinstance(value, _LASTING):
                 self._lasting[id(value)] = value, found
             self.ingredients[found.digest] = found
@@ -269,9 +274,9 @@ def versions() -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _behaviours() -> str:
+def _behaviours(count: Versions) -> str:
     """Return the digest of the user's behaviours of awkward arrays, empty if there are none."""
     awkward = sys.modules.get("awkward")
-    tree = describe({"arrays": awkward}).tree if awkward is not None else {}
+    tree = describe({"arrays": awkward}, versions=count).tree if awkward is not None else {}
     found: Mapping[str, Any] = {"behavior": tree.get("behavior"), "nodes": tree.get("nodes")}
     return hashlib.sha256(_bytes(json.dumps(found, sort_keys=True))).hexdigest() if found["behavior"] else ""
