@@ -17,11 +17,12 @@ from distributed import Status
 from distributed.core import rpc
 from distributed.deploy.cluster import Cluster
 
-from coffea_dirac.adapting import Adapt, Demand, least_busy, needs_of, too_idle, wanted
+from coffea_dirac.adapting import Adapt, Demand, least_busy
+from coffea_dirac.cluster_size import ClusterSize
 from coffea_dirac.cluster_table import html, table, waiting_for
 from coffea_dirac.dirac.cluster_jobs import IMPORTS, ClusterJobs
 from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget
-from coffea_dirac.dirac.places import CPU_TIME_S, WorkerGroup, spread
+from coffea_dirac.dirac.places import CPU_TIME_S, WorkerGroup
 from coffea_dirac.dirac.transport import LOCAL, LOOPBACK, transport_of
 from coffea_dirac.embedded import default_worker_count
 from coffea_dirac.errors import CoffeaDiracError, ConfigurationError, JobServiceError
@@ -128,7 +129,6 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
                     setup=setup,
                 )
             ]
-        self._adapt: Adapt | None = Adapt() if groups and workers is None else None
         self.jobs = jobs or ClusterJobs(
             (0 if groups else default_worker_count()) if workers is None else workers,
             service=service or (_dirac_jobs(diracx, credentials) if groups else None),
@@ -139,10 +139,10 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
             transport=transport_of(transport) if groups else LOCAL,
             owns_service=bool(groups) and service is None,
         )
+        self.size = ClusterSize(self.jobs, Adapt() if groups and workers is None else None)
         self._start_timeout_s = budget.start_timeout_s
         self._watch_jobs_task: asyncio.Task[None] | None = None
         self._adapt_task: asyncio.Task[None] | None = None
-        self._no_work_since_s: float | None = None
         self._told_s = time.monotonic()
         self._client: Any = None
         self.no_worker_deadline_s = QUEUE_S if groups else NO_WORKER_S
@@ -207,7 +207,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         yield
 
     def __enter__(self) -> Self:
-        if self._adapt is None:
+        if self.size.adapt is None:
             self.start()
         return self
 
@@ -290,8 +290,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     def ask_for(self, n: int) -> None:
         """Say that there is work for `n` workers, so that a cluster that adapts need not find out step by step."""
         self.start()
-        if self._adapt is not None:
-            self._raise({self.jobs.groups[0].name: n})
+        self.size.raise_to({self.jobs.groups[0].name: n})
 
     def scale(self, n: int | None = None, *, sites: Mapping[str, int] | None = None) -> None:
         """Keep `n` workers from now on, or so many at each site, and no longer adapt; idle ones go first.
@@ -305,21 +304,11 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         """
         if (n is None) == (sites is None):
             raise ConfigurationError("give a number or sites: cluster.scale(4), cluster.scale(sites={'LCG.A.uk': 4})")
-        self._adapt = None
+        self.size.adapt = None
         self.start()
-        self.loop.add_callback(self._scale, n if sites is None else self._places(sites or {}))
+        self.loop.add_callback(self._scale, n if sites is None else self.size.at_sites(sites))
 
     scale_up = scale
-
-    def _places(self, sites: Mapping[str, int]) -> dict[str, int]:
-        found = {}
-        for site, number in sites.items():
-            keys = [key for key, place in self.jobs.places.items() if place.sites == (site,)]
-            if not keys:
-                known = ", ".join(place.sites[0] for place in self.jobs.places.values() if len(place.sites) == 1)
-                raise ConfigurationError(f"{site!r} is no site of this cluster, which has {known or 'no single sites'}")
-            found[keys[0]] = number
-        return found
 
     async def _scale(self, target: int | Mapping[str, int]) -> None:
         self.jobs.scale(target)
@@ -351,7 +340,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         idle : float
             Seconds without work after which a worker ends.
         """
-        self._adapt = Adapt(minimum, maximum, idle)
+        self.size.adapt = Adapt(minimum, maximum, idle)
 
     async def _demand(self) -> Demand:
         """Return what the scheduler says, with each worker under the name of its job."""
@@ -363,36 +352,10 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     async def _keep_adapting(self) -> None:
         while True:
             await asyncio.sleep(ADAPT_S)
-            if self._adapt is not None:
+            if self.size.adapt is not None:
                 with suppress(OSError):
-                    await self._adapt_once(self._adapt)
-
-    async def _adapt_once(self, adapt: Adapt) -> None:
-        demand = await self._demand()
-        self._raise(needs_of(self.jobs.groups, demand["tasks"]))
-        groups = {worker.name: worker.place.group.name for worker in self.jobs.worker_jobs}
-        if idle := too_idle(adapt, demand["idle_s"], groups):
-            await self.scale_down(idle)
-        now = time.monotonic()
-        self._no_work_since_s = None if demand["tasks"] else self._no_work_since_s or now
-        if self._no_work_since_s is not None and now > self._no_work_since_s + adapt.idle_s:
-            # What still waits in a queue would come for nothing.
-            self.jobs.let_go([worker.name for worker in self.jobs.worker_jobs if not worker.joined])
-
-    def _raise(self, needs: Mapping[str, int]) -> None:
-        """Want more workers, if there is work for more."""
-        adapt = self._adapt or Adapt()
-        now = self.jobs.wanted
-        new = dict(now)
-        for group in self.jobs.groups:
-            places = [p for p in self.jobs.places.values() if p.group is group and p.key not in self.jobs.losses.banned]
-            current = sum(now[place.key] for place in places)
-            target = wanted(adapt, group, current, needs.get(group.name, 0))
-            if target > current:
-                even = spread(target, places)
-                new |= {key: max(now[key], number) for key, number in even.items()}
-        if new != now:
-            self.jobs.scale(new)
+                    if idle := self.size.follow(await self._demand()):
+                        await self.scale_down(idle)
 
     # -- closing
 

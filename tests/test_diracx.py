@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import Proxy, in_front_of
 from grids import NOWHERE, SITE_A, SITE_B, SITE_GPU
 
 from coffea_dirac.dirac.diracx import DiracxJobs
@@ -190,3 +191,42 @@ def test_no_server_at_all_is_an_error_with_the_variable(grid: dict[str, Any], mo
     monkeypatch.delenv("DIRACX_URL", raising=False)
     with pytest.raises(ConfigurationError, match="export DIRACX_URL="):
         DiracxJobs(credentials=grid["token_file"]).submit(waiting(1))
+
+
+# -- a server that answers with faults
+
+
+@pytest.fixture
+def proxy(grid: dict[str, Any]) -> Iterator[Proxy]:
+    with in_front_of(grid["diracx"]) as proxy:
+        yield proxy
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_faults_that_pass_are_asked_again(grid: dict[str, Any], proxy: Proxy, status: int) -> None:
+    proxy.fault = lambda method, path, number: status if "/api/jobs" in path and number == 1 else 0
+    with DiracxJobs(proxy.url, credentials=grid["token_file"]) as jobs:
+        ids = jobs.submit(waiting(2))
+        jobs.kill(ids)
+        assert set(jobs.status(ids).values()) == {"killed"}
+        assert sorted(jobs.job_ids()) == sorted(ids)  # not one more
+
+
+def test_submission_that_arrived_and_was_answered_with_500_is_not_sent_again(
+    grid: dict[str, Any], proxy: Proxy
+) -> None:
+    proxy.after = True
+    proxy.fault = lambda method, path, number: 500 if path == "/api/jobs/jdl" else 0
+    with DiracxJobs(proxy.url, credentials=grid["token_file"]) as jobs:
+        ids = jobs.submit(waiting(3))
+        assert proxy.seen["POST", "/api/jobs/jdl"] == 1
+        assert sorted(jobs.job_ids()) == sorted(ids)
+
+
+def test_server_that_keeps_failing_is_an_error_that_says_how(grid: dict[str, Any], proxy: Proxy) -> None:
+    proxy.fault = lambda method, path, number: 503 if "/api/jobs" in path else 0
+    jobs = DiracxJobs(proxy.url, credentials=grid["token_file"], patience_s=2)
+    start = time.monotonic()
+    with pytest.raises(JobServiceUnreachableError, match=r"answers 503 .*run again later"):
+        jobs.submit(waiting(1))
+    assert time.monotonic() - start < 60

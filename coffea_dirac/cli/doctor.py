@@ -1,4 +1,4 @@
-"""``coffea-dirac doctor STORE``: whether a storage does what a cache needs."""
+"""``coffea-dirac doctor STORE``: whether a storage does what a cache needs; ``--site``: what a job finds there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from coffea_dirac.cli.output import errors_in_one_line, say, say_json, show
-from coffea_dirac.errors import StoreError
+from coffea_dirac.dirac.diracx import DiracxJobs
+from coffea_dirac.errors import ConfigurationError, StoreError
 from coffea_dirac.interfaces import Store
+from coffea_dirac.probe import probe_job, probe_site
 from coffea_dirac.stores import open_store
 from coffea_dirac.stores.contract import CHECKS, Check
 
@@ -19,11 +21,23 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON instead of a ta
 
 
 def doctor(
-    place: Annotated[str, typer.Argument(metavar="STORE", help="A directory or URL where a cache shall be.")],
+    place: Annotated[str, typer.Argument(metavar="STORE", help="A directory or URL where a cache shall be.")] = "",
+    site: Annotated[str, typer.Option(help="A DIRAC site: run one short job there, and tell what it finds.")] = "",
+    file: Annotated[str, typer.Option(help="With --site: a ROOT file to open there.")] = "",
+    environment: Annotated[str, typer.Option(help="With --site: as of DiracCluster.")] = "",
+    timeout: Annotated[float, typer.Option(help="With --site: seconds to wait for the job.")] = 1800.0,
     as_json: AsJson = False,
 ) -> None:
-    """Check a storage: write, read, list and delete below STORE, in a folder that is removed again."""
+    """Check a storage: write, read, list and delete below STORE, in a folder that is removed again. Or check a site."""
     with errors_in_one_line():
+        if site:
+            job = probe_job(site, environment=environment, file=file, store=place)
+            with DiracxJobs() as jobs:
+                checks = probe_site(jobs, job, timeout_s=timeout)
+            say_json(checks) if as_json else show([{**row, "problem": row["problem"] or "ok"} for row in checks])
+            raise typer.Exit(int(any(row["problem"] for row in checks)))
+        if not place:
+            raise ConfigurationError("what shall be checked? coffea-dirac doctor STORE, or --site NAME")
         root = open_store(place).url
         found = []
         for number, check in enumerate(CHECKS):

@@ -7,7 +7,6 @@ them.  The job service is asked by one thread only, which never holds the lock m
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import sys
@@ -19,7 +18,8 @@ from typing import Any
 
 from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget, ExhaustedError, Losses, tail
-from coffea_dirac.dirac.places import Place, WorkerGroup, spread, worker_options
+from coffea_dirac.dirac.places import Place, WorkerGroup, spread
+from coffea_dirac.dirac.recipe import Recipe
 from coffea_dirac.dirac.transport import LOCAL, Transport
 from coffea_dirac.dirac.worker_job import WorkerJob
 from coffea_dirac.errors import CoffeaDiracError, ConfigurationError, JobServiceError, JobServiceUnreachableError
@@ -90,7 +90,7 @@ class ClusterJobs:
         self.losses = Losses(budget)
         self.places = {place.key: place for group in self.groups for place in group.places()}
         self._wanted = spread(workers, self.places.values()) if workers else dict.fromkeys(self.places, 0)
-        self._imports = tuple(imports)
+        self._recipe = Recipe(transport, tuple(imports), budget.start_timeout_s)
         self._budget = budget
         self._scheduler = ""
         self._contact = Path()
@@ -164,6 +164,11 @@ class ClusterJobs:
             return list(self._workers.values())
 
     @property
+    def free_places(self) -> list[Place]:
+        """The places that are not banned."""
+        return [place for key, place in self.places.items() if key not in self.losses.banned]
+
+    @property
     def wanted(self) -> dict[str, int]:
         """How many workers there shall be, by place."""
         with self._lock:
@@ -194,8 +199,7 @@ class ClusterJobs:
         Those too many that are not up yet go at once; of the others, somebody names those to `let_go`.
         """
         with self._lock:
-            places = [place for key, place in self.places.items() if key not in self.losses.banned]
-            wanted = spread(workers, places) if isinstance(workers, int) else dict(workers)
+            wanted = spread(workers, self.free_places) if isinstance(workers, int) else dict(workers)
             self._wanted = {key: wanted.get(key, 0) for key in self.places}
             for name, worker in reversed(list(self._workers.items())):
                 if not worker.joined and self._surplus(worker.place.key) > 0:
@@ -277,6 +281,9 @@ class ClusterJobs:
                 self._bear(error)
             except CoffeaDiracError as error:
                 self._give_up(error)
+            except Exception as error:
+                self.failure = JobServiceError(f"The cluster's jobs are no longer watched over: {error!r}")
+                raise
             self._wake.wait(CHECK_S)
             self._wake.clear()
 
@@ -306,15 +313,17 @@ class ClusterJobs:
             self._give_up(error)
 
     def _give_up(self, error: CoffeaDiracError) -> None:
+        """Start no more workers; while some are up and their scheduler lives, that does not end what they do."""
+        if self._stop.is_set():
+            return
         scheduler_lives = self.local.status([self._scheduler])[self._scheduler] == "running"
         if scheduler_lives and self._has_joined() and not isinstance(error, ExhaustedError):
             if self._refused is None:
                 logger.error("No more workers are started, those that are up go on: %s", error)
             self._refused = error
             return
-        if not self._stop.is_set():
-            self.failure = error
-            logger.error("%s", error)
+        self.failure = error
+        logger.error("%s", error)
 
     def _look_at_scheduler(self) -> None:
         if self.local.status([self._scheduler])[self._scheduler] != "running":
@@ -368,7 +377,7 @@ class ClusterJobs:
             There is no other.
         """
         with self._lock:
-            free = [p for key, p in self.places.items() if key not in self.losses.banned and p.group is place.group]
+            free = [other for other in self.free_places if other.group is place.group]
             if not free:
                 raise self.losses.exhausted(place.key)
             total = sum(self._wanted[p.key] for p in free) + self._wanted[place.key]
@@ -397,40 +406,7 @@ class ClusterJobs:
                     self._leaving[name] = self._workers.pop(name)
 
     def _job(self, worker: WorkerJob) -> Job:
-        group = worker.place.group
-        options = {
-            **worker_options(group),
-            "contact": str(self._contact) if self.transport.in_file else "",
-            "address": "" if self.transport.in_file else self._address,
-            "host": self.transport.worker_host,
-            "blip_s": self.transport.blip_s,
-            "imports": self._imports,
-            "timeout_s": self._budget.start_timeout_s,
-            "directory": os.getcwd(),
-            "path": self._path(),
-        }
-        return Job(
-            ("-m", "coffea_dirac.dirac.start_worker", "worker.json"),
-            # The same bytes for all workers of a group: they travel once.
-            files={"worker.json": json.dumps(options).encode()},
-            name=worker.name,
-            sites=worker.place.sites,
-            banned_sites=() if worker.place.sites else tuple(group.banned),
-            cores=group.cores,
-            memory_bytes=group.memory,
-            cpu_time_s=group.cpu_time,
-            tags=tuple(group.tags),
-            environment=group.environment,
-            setup=group.setup,
-        )
-
-    def _path(self) -> list[str]:
-        """Return where workers search for modules; at a site, packages come from its environment, not from here."""
-        ours = [str(place) for place in sys.path]
-        if self.transport.in_file:
-            return ours
-        prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix)
-        return [place for place in ours if not place.startswith(prefixes)]
+        return self._recipe.job(worker, str(self._contact), self._address)
 
     def preview(self) -> list[Job]:
         """Return the job that a worker of each place would be."""
