@@ -40,7 +40,7 @@ class DiracClient(Client):  # type: ignore[misc]
     Examples
     --------
     >>> import tempfile
-    >>> with DiracClient(processes=False, dashboard_address=None, cache=tempfile.mkdtemp()) as client:
+    >>> with DiracClient(processes=False, dashboard_address=":0", cache=tempfile.mkdtemp()) as client:
     ...     client.submit(sum, [1, 2, 3]).result()
     6
     >>> client.cache.report.counts
@@ -53,9 +53,11 @@ class DiracClient(Client):  # type: ignore[misc]
         self.cache: StageCache | None = cache if cache is None or isinstance(cache, StageCache) else StageCache(cache)
         """What it did is in ``cache.report``."""
         self._own_door: tuple[StageCache, Door] | None = None
+        self._is_asked = False
         super().__init__(*args, **options)
         if self.cache is not None:
             open_door()
+            self._is_asked = True
             if _door_of_current not in OTHERS:
                 OTHERS.append(_door_of_current)
 
@@ -83,17 +85,15 @@ class DiracClient(Client):  # type: ignore[misc]
         return super().close(*args, **options)
 
     def _settle(self) -> None:
-        if self.cache is None or self._is_settled:
+        if not self._is_asked:
             return
-        self._is_settled = True
+        self._is_asked = False
         close_door()
         if self._own_door is not None:
             cache, door = self._own_door
             door.leave()
             cache.end()
             self._own_door = None
-
-    _is_settled = False
 
     # ---------------------------------------------------------------- what goes through the cache
 

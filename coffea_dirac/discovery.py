@@ -209,6 +209,13 @@ def recording(window: Window) -> Iterator[Window]:
             _hook.closed(window)
 
 
+def cannot_be_checked(why: str) -> None:
+    """Say of what runs in the window at hand that its result depends on something that no later look can compare."""
+    window = _window.get()
+    if window is not None:
+        window.unchecked = window.unchecked or why
+
+
 def unrecorded() -> AbstractContextManager[None]:
     """Let what is opened inside the ``with`` block count for no window: it is this package that reads."""
     return let(_window, Window())

@@ -7,7 +7,7 @@ import importlib.metadata
 import inspect
 import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 from coffea_dirac.context import let
@@ -67,7 +67,7 @@ class Stage:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, or return a handle of the call."""
         graph = ACTIVE.get()
-        if graph is None:
+        if graph is None or _is_tracing((*args, *kwargs.values())):
             if (handle := handle_in((args, kwargs))) is not None:
                 raise StageError(
                     f"{self.name} is called with {handle!r} outside of the run that this handle belongs to: call it "
@@ -109,6 +109,20 @@ class Stage:
         if found is self and module != "__main__":
             return name
         return _remade, (self.function, self.version, self.depends, self.keep, self.resources)
+
+
+def _is_tracing(values: Iterable[Any]) -> bool:
+    """Whether arrays without data are among the arguments: dask-awkward asks what a result will look like."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            if _is_tracing(value):
+                return True
+        # Asked of the class: a handle refuses every question.
+        elif hasattr(type(value), "layout"):
+            backend = getattr(value.layout, "backend", None)
+            if getattr(backend, "name", "") == "typetracer":
+                return True
+    return False
 
 
 def _remade(

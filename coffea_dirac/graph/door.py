@@ -15,7 +15,7 @@ from coffea_dirac.explaining import Explainer, Records
 from coffea_dirac.graph import nodes, tasks
 from coffea_dirac.graph.collections import Asked, Planned, asked, groups, optimise
 from coffea_dirac.graph.doors import OPEN, SHUT
-from coffea_dirac.graph.look_up import LookUp
+from coffea_dirac.graph.look_up import LookUp, Outside
 from coffea_dirac.graph.nodes import Key, Table
 from coffea_dirac.graph.plan import Plan, Planner, Policy, inherited
 from coffea_dirac.graph.prints import Prints
@@ -144,10 +144,10 @@ class Door:
         view, values, look_up = nodes.view(graph), self._values, LookUp(self._cache)
         values.begin()
         values.prepare(nodes.trees_read(view))
-        outside = {key: row for key, digest in self._known.items() if (row := look_up.row(digest)) is not None}
-        prints = Prints(view, values, {key: row.key for key, row in outside.items()})
-        plan = Planner(prints, look_up, self._graphs.policy, self._graphs.marked).plan(wanted)
-        gained = inherited(plan, prints, {key: row.inputs for key, row in outside.items()})
+        prints = Prints(view, values, self._known)
+        outside = Outside(prints, look_up)
+        plan = Planner(prints, outside, self._graphs.policy, self._graphs.marked).plan(wanted)
+        gained = inherited(plan, view, outside.inputs())
         store = self._cache.store
         ignored = {os.path.realpath(name) for name in (*values.files, store.url.removeprefix("file://"))}
         place = tasks.Place(store, self._session, tuple(sorted(ignored)))

@@ -7,8 +7,9 @@ from typing import Protocol
 
 from coffea_dirac.discovery import Checker
 from coffea_dirac.graph.nodes import Key
-from coffea_dirac.graph.plan import Found
-from coffea_dirac.interfaces import Json, Row
+from coffea_dirac.graph.plan import Found, reached
+from coffea_dirac.graph.prints import Prints
+from coffea_dirac.interfaces import Discovered, Json, Row
 from coffea_dirac.rows import choose
 
 # So much of what is to be loaded is held from the look-up on; the rest is read again where it is needed.
@@ -79,3 +80,45 @@ class LookUp:
             return False
         self._held_bytes += size
         return True
+
+
+class Outside:
+    """A look-up that minds results which a cluster holds: what they came from is known only of those that are kept.
+
+    What uses a result that is not kept yet is not loaded.  What uses a kept one is loaded if it was made knowing all
+    that was discovered when that one was made.
+
+    Parameters
+    ----------
+    prints : Prints
+        Of the graph that uses such results.
+    look_up : LookUp
+        Finds what is kept.
+    """
+
+    def __init__(self, prints: Prints, look_up: LookUp) -> None:
+        self._prints, self._look_up = prints, look_up
+        self._rows: dict[Key, Row | None] = {}
+
+    def __call__(self, wanted: Mapping[Key, str]) -> dict[Key, Found]:
+        """Return what is kept and sound of some keys."""
+        found = self._look_up(wanted)
+        rows = self.rows()
+        doubtful = {key for key, row in rows.items() if row is None or row.inputs}
+        if not doubtful:
+            return found
+        return {key: one for key, one in found.items() if self._is_safe(key, one, doubtful)}
+
+    def _is_safe(self, key: Key, found: Found, doubtful: set[Key]) -> bool:
+        needed = [self._rows[k] for k in reached(self._prints.view, key, doubtful)]
+        return all(row is not None and set(row.inputs) <= set(found.row.inputs) for row in needed)
+
+    def rows(self) -> Mapping[Key, Row | None]:
+        """Return the rows of the results from outside that have been met, None for those that are not kept."""
+        for key in self._prints.outside - self._rows.keys():
+            self._rows[key] = self._look_up.row(self._prints.known[key])
+        return self._rows
+
+    def inputs(self) -> dict[Key, tuple[Discovered, ...]]:
+        """Return what was discovered when they were made."""
+        return {key: row.inputs for key, row in self.rows().items() if row is not None and row.inputs}

@@ -411,6 +411,28 @@ def calls(func: Callable[..., Any], keys: Iterable[Key], arguments: Iterable[tup
     return {key: Task(key, func, *map(parse_input, args), **named) for key, args in zip(keys, arguments, strict=False)}
 
 
+def reports_errors(found: View) -> bool:
+    """Whether a layer reads its input in such a way that errors are told in a report."""
+    return any(getattr(layer.task.func, "return_report", False) for layer in found.mapped.values())
+
+
+def with_readers(node: Any, wrap: Callable[[Any], Any]) -> Any:
+    """Return a node with ``wrap(reader)`` for each such reader in it, also in the graphs inside of it."""
+    if isinstance(node, tuple) and node and callable(node[0]):
+        return (_reader(node[0], wrap), *(with_readers(part, wrap) for part in node[1:]))
+    if not isinstance(node, Task) or isinstance(node, NestedContainer):
+        return node
+    args = node.args
+    if node.func is _execute_subgraph:
+        inner = {key: with_readers(part, wrap) for key, part in _bare(args[0]).items()}
+        args = (inner, *args[1:])
+    return Task(node.key, _reader(node.func, wrap), *args, **node.kwargs)
+
+
+def _reader(func: Any, wrap: Callable[[Any], Any]) -> Any:
+    return wrap(func) if getattr(func, "return_report", False) else func
+
+
 def alias(key: Key, target: Key) -> Any:
     """Return the node that is another key's result."""
     return Alias(key, target)

@@ -21,6 +21,8 @@ class Found(NamedTuple):
     payload: bytes | None
 
 
+Sources = Mapping[Key, tuple[Discovered, ...]]
+"""What was discovered when results were made."""
 LookUp = Callable[[Mapping[Key, str]], Mapping[Key, Found]]
 """{key: fingerprint} -> what is kept and sound of them."""
 
@@ -75,7 +77,7 @@ class Planner:
 
     def plan(self, wanted: Iterable[Key]) -> Plan:
         """Return what to do for the `wanted` keys."""
-        self._plan, self._wanted = Plan(), frozenset(wanted)
+        self._plan, self._wanted = Plan(), set(wanted)
         self._seen: set[Key] = set()
         view = self.prints.view
         waiting: list[Key] = list(self._wanted)
@@ -86,13 +88,21 @@ class Planner:
                 if layer is not None:
                     blocks.setdefault(layer.name, set()).add(key)
             singles = {key for key in waiting if key in view.tasks}
-            waiting = [k for key in self._missing(singles) for k in nodes.dependencies(view.node(key))]
+            waiting = [k for key in self._missing(singles) for k in self._below(key)]
             waiting = [k for k in dict.fromkeys(waiting) if k not in self._seen]
             if not waiting and blocks:
                 # The layer asked for first lies above most others; whichever is taken, the answer is the same.
                 name = next(iter(blocks))
                 waiting += self._down(view.mapped[name], blocks.pop(name), blocks)
         return self._plan
+
+    def _below(self, key: Key) -> Collection[Key]:
+        """Return what a single task needs; what is wanted only to be put into a list or a dict is wanted itself."""
+        node = self.prints.view.node(key)
+        found = nodes.dependencies(node)
+        if key in self._wanted and not nodes.is_task(node):
+            self._wanted.update(found)
+        return found
 
     def _down(self, layer: Mapped, keys: set[Key], blocks: dict[str, set[Key]]) -> list[Key]:
         """Note the partitions that a layer needs of others in `blocks`; return the single tasks it needs."""
@@ -150,28 +160,29 @@ def _moved(argument: nodes.Argument, keys: Iterable[Key]) -> set[Key]:
     return {(name, *coordinates(key[1:], places)) for key in keys}
 
 
-def inherited(
-    plan: Plan, prints: Prints, outside: Mapping[Key, tuple[Discovered, ...]]
-) -> Mapping[Key, tuple[Discovered, ...]]:
+def inherited(plan: Plan, view: nodes.View, outside: Sources) -> Mapping[Key, tuple[Discovered, ...]]:
     """Return what was discovered when the results below each key that is kept were made, for keys that have any."""
     sources = {key: found.row.inputs for key, found in plan.loads.items() if found.row.inputs}
     sources.update({key: inputs for key, inputs in outside.items() if inputs})
-    if not sources:
-        return {}
-    found = {}
-    for key in plan.keeps:
-        inputs: set[Discovered] = set()
-        stack, seen = [key], {key}
-        while stack:
-            current = stack.pop()
-            if current in sources:
-                inputs.update(sources[current])
-                continue
-            new = [k for k in below(prints.view, current) if k not in seen]
-            seen.update(new)
-            stack += new
-        if inputs:
-            found[key] = tuple(sorted(inputs))
+    found = {key: reached(view, key, sources) for key in plan.keeps} if sources else {}
+    return {
+        key: tuple(sorted({i for source in below_it for i in sources[source]}))
+        for key, below_it in found.items()
+        if below_it
+    }
+
+
+def reached(view: nodes.View, key: Key, sources: Collection[Key]) -> set[Key]:
+    """Return those of `sources` that lie nearest below a key."""
+    found, stack, seen = set(), [key], {key}
+    while stack:
+        current = stack.pop()
+        if current in sources and current != key:
+            found.add(current)
+            continue
+        new = [k for k in below(view, current) if k not in seen]
+        seen.update(new)
+        stack += new
     return found
 
 

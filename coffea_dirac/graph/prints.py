@@ -56,12 +56,15 @@ class Prints:
     ----------
     problems : dict
         Key -> why it has no fingerprint; only where the cause lies.
+    outside : set of Key
+        The known keys that others need.
     """
 
     view: View
     values: Values
     known: Mapping[Key, str] = field(default_factory=dict)
     problems: dict[Key, str] = field(default_factory=dict)
+    outside: set[Key] = field(default_factory=set)
     _digests: dict[Key, str | None] = field(default_factory=dict)
     _programs: dict[str, Program | None] = field(default_factory=dict)
     _pieces: dict[tuple[int, Block], str] = field(default_factory=dict)
@@ -107,7 +110,9 @@ class Prints:
     def _outside(self, key: Key) -> str | None:
         if key not in self.known:
             self.problems[key] = f"{key!r} is a result that this cache knows nothing of"
-        return self.known.get(key)
+            return None
+        self.outside.add(key)
+        return self.known[key]
 
     def _single(self, key: Key, node: Any) -> str | None:
         found = nodes.structure(node)

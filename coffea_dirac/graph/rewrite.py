@@ -9,7 +9,7 @@ from typing import Any
 from coffea_dirac.graph import nodes
 from coffea_dirac.graph.nodes import Key, Table, View
 from coffea_dirac.graph.plan import Plan
-from coffea_dirac.graph.tasks import Keep, Load, Place, Run
+from coffea_dirac.graph.tasks import Keep, Load, Place, Run, Tolerant
 from coffea_dirac.interfaces import Discovered
 
 Optimise = Callable[[Any, list[Key]], Any]
@@ -39,6 +39,9 @@ class Rewriter:
     place: Place
     templates: Callable[[Key], tuple[str, str]]
     inherited: Mapping[Key, tuple[Discovered, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._has_readers = nodes.reports_errors(self.view)
 
     def reduced(self, graph: Any, wanted: Collection[Key], optimise: Optimise | None) -> list[Table]:
         """Return the layers of a graph for what is `wanted`; only what is computed of it is optimised."""
@@ -97,6 +100,8 @@ class Rewriter:
             stage, template = self.templates(of)
             inputs = self.inherited.get(of, ())
             keep = Keep(self.plan.keeps[of], stage, template, inputs)
+        if self._has_readers:
+            task = nodes.with_readers(task, Tolerant)
         return nodes.wrapped(
             key,
             task,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from coffea_dirac import codecs
 from coffea_dirac.context import let
-from coffea_dirac.discovery import Window, digest_path, recording
+from coffea_dirac.discovery import Window, cannot_be_checked, digest_path, recording
 from coffea_dirac.errors import CodecError, CorruptRecordError
 from coffea_dirac.graph.doors import OPEN, SHUT
 from coffea_dirac.handles import ACTIVE
@@ -122,6 +122,10 @@ class Run:
     def __reduce__(self) -> tuple[Any, ...]:
         return _run, (self.func, self.place, self.keep, self.nested, self.is_output)
 
+    def __dask_tokenize__(self) -> Any:
+        # The scheduler compares tasks that come twice under one key.
+        return ("run", self.func, self.keep.fingerprint if self.keep is not None else "")
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the function returns."""
         trace, nested = Trace(), self.nested
@@ -168,6 +172,26 @@ def _run(
     return Run(func, place, keep, nested=nested, is_output=is_output)
 
 
+class Tolerant:
+    """A reader that tells of errors in a report instead of raising them: what comes after an error is not kept."""
+
+    __slots__ = ("func",)
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        self.func = func
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Tolerant, (self.func,)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what was read, with the report."""
+        result = self.func(*args, **kwargs)
+        errors = [error for error in result[1]["exception"].to_list() if error is not None]
+        if errors:
+            cannot_be_checked(f"reading {args[0] if args else ''} ended with {errors[0]}, which its report tells")
+        return result
+
+
 class Load:
     """Reads a kept result; small ones travel with the graph, large ones are read where they are needed."""
 
@@ -178,6 +202,9 @@ class Load:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Load, (self.store, self.row, self.payload)
+
+    def __dask_tokenize__(self) -> Any:
+        return ("load", self.row.key)
 
     def __call__(self) -> Any:
         """Return the result.
