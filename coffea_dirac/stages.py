@@ -113,16 +113,10 @@ class Stage:
 
 def _is_tracing(values: Iterable[Any]) -> bool:
     """Whether arrays without data are among the arguments: dask-awkward asks what a result will look like."""
-    for value in values:
-        if isinstance(value, list | tuple):
-            if _is_tracing(value):
-                return True
-        # Asked of the class: a handle refuses every question.
-        elif hasattr(type(value), "layout"):
-            backend = getattr(value.layout, "backend", None)
-            if getattr(backend, "name", "") == "typetracer":
-                return True
-    return False
+    # By class only: handles and placeholders of events refuse every question.
+    parts = [part for value in values for part in (value if type(value) in (list, tuple) else (value,))]
+    arrays = [v for v in parts if any(base.__module__ == "awkward.highlevel" for base in type(v).__mro__)]
+    return any(array.layout.backend.name == "typetracer" for array in arrays)
 
 
 def _remade(
