@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from coffea_dirac.errors import CoffeaDiracError
     from coffea_dirac.executor import DiracExecutor
     from coffea_dirac.files import File
+    from coffea_dirac.replicas import resolve
     from coffea_dirac.stages import stage
     from coffea_dirac.stores import open_store
 
@@ -29,6 +30,7 @@ __all__ = [
     "open_catalog",
     "open_store",
     "register_codec",
+    "resolve",
     "stage",
 ]
 
@@ -44,6 +46,7 @@ _ROOMS = {
     "open_catalog": "catalogs",
     "open_store": "stores",
     "register_codec": "codecs",
+    "resolve": "replicas",
     "stage": "stages",
 }
 

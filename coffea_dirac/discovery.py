@@ -29,8 +29,9 @@ from coffea_dirac.interfaces import Discovered, Json
 ABSENT = "absent"
 _SYSTEM = ("/proc/", "/dev/", "/sys/")
 # Readers of source code: what they open is the code itself (already in the fingerprint) or a message about it.
+# And the reader of tokens, which say who reads and not what.
 _CODE_READERS = frozenset(
-    {"importlib._bootstrap_external", "importlib._bootstrap", "linecache", "tokenize", "zipimport"}
+    "importlib._bootstrap_external importlib._bootstrap linecache tokenize zipimport coffea_dirac.tokens".split()
 )
 _window: ContextVar[Window | None] = ContextVar("coffea_dirac_window", default=None)
 

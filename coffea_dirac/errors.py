@@ -58,8 +58,8 @@ class CatalogError(CoffeaDiracError):
     """A catalog of replicas cannot be asked."""
 
 
-class NoReplicaError(CoffeaDiracError):
-    """No replica of an input file can be read."""
+class NoReplicaError(CoffeaDiracError, OSError):
+    """No replica of an input file can be read; an OSError, so that ``skipbadfiles=True`` may leave the file out."""
 
 
 class InputError(CoffeaDiracError):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coffea_dirac import codecs
+from coffea_dirac import codecs, lake
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.computing import Bundle, Computing
 from coffea_dirac.errors import StoreError
@@ -177,6 +177,7 @@ def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
         reading=reading_of(call, versions=run.versions) if has_stages else "",
         identities={name: i.digest for name, i in plan.identities.items()} if has_stages else {},
         files=read_files(template.files) if template is not None else {},
+        lake=lake.told({item.filename for item in plan.items}),
     )
 
 

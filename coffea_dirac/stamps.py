@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from coffea_dirac.contents import settled_stat
 from coffea_dirac.identity import local_path
+from coffea_dirac.lake import is_immutable, logical_file
 
 REMOTE_AT_ONCE = 32
 REMOTE_DEADLINE_S = 20.0
@@ -54,7 +55,10 @@ def stamps(filenames: Iterable[str]) -> dict[str, Stamp]:
     remote = []
     for name in filenames:
         path = local_path(name)
-        if path is None:
+        if (file := logical_file(name)) is not None:
+            if is_immutable(file):
+                found[name] = Stamp(file.size_bytes, f"adler32 {file.adler32}")
+        elif path is None:
             remote.append(name)
         elif (s := settled_stat(path)) is not None:
             found[name] = Stamp(s.size, f"{s.mtime_ns} {s.ctime_ns} {s.inode}")

@@ -19,13 +19,13 @@ from typing import Any
 
 import cloudpickle
 
-from coffea_dirac import codecs
+from coffea_dirac import codecs, lake
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.errors import CodeMismatchError
 from coffea_dirac.files import settle_files
 from coffea_dirac.fingerprint import Ingredients, describe, diff
 from coffea_dirac.fingerprint.packages import counted_version
-from coffea_dirac.interfaces import Store, Versions
+from coffea_dirac.interfaces import LogicalFile, Store, Versions
 from coffea_dirac.verifying import NEVER, Verification
 
 # Methods that do not run for a work item: their bodies enter only if other code names them.
@@ -41,7 +41,7 @@ class Task:
     the code name; `versions` says how those of installed packages count, `verification` how much of what is found is
     computed again; with `collect` a work item that fails does not keep the next ones from being processed.  For stages:
     `reading` is the digest of how data are read, `identities` are those of the input files by file and tree, `files`
-    the contents of `File` objects; `memory` is what a process notes for itself.
+    the contents of `File` objects; `lake` is where logical files are; `memory` is what a process notes for itself.
     """
 
     call: ProcessingCall
@@ -62,6 +62,7 @@ class Task:
     reading: str = ""
     identities: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    lake: tuple[tuple[LogicalFile, ...], Mapping[str, tuple[str, ...]]] = ((), {})
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -157,6 +158,7 @@ def _checked(blob: bytes) -> Task:
     task: Task = cloudpickle.loads(body)
     _settle_schemas(task)
     settle_files(task.files)
+    lake.know(*task.lake)
     codecs.offer(task.call.processor)
     expected = task.template
     if expected is None or template_of(task.call, expected.sources, versions=task.versions).digest == expected.digest:

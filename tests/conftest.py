@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import servers
 from grids import grid as grid
-from storage import keys, open_folder, rucio, s3, token, xrootd, xrootd_with_tokens  # noqa: F401 - fixtures
+from storage import keys, open_folder, other_site, rucio, s3, token, xrootd, xrootd_with_tokens  # noqa: F401 - fixtures
 
 # A shell that starts a job in the background has it ignore Ctrl-C, and what it starts inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

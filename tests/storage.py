@@ -44,6 +44,12 @@ def xrootd(open_folder: Path, keys: Pki) -> Iterator[XRootDServer]:
 
 
 @pytest.fixture(scope="session")
+def other_site(open_folder: Path, keys: Pki) -> Iterator[XRootDServer]:
+    """A second XRootD server that everybody may use."""
+    yield from _running(XRootDServer(open_folder / "other"))
+
+
+@pytest.fixture(scope="session")
 def xrootd_with_tokens(open_folder: Path, keys: Pki) -> Iterator[XRootDServer]:
     """An XRootD server with TLS that wants a token, by root:// and https://."""
     yield from _running(XRootDServer(open_folder / "tokens", keys))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uproot
 from memory_store import MemoryStore, keep, key
 from s3_server import S3Server
 from scenario import Scenario
 from typer.testing import CliRunner
 from xrootd_server import XRootDServer, free_port
 
+from agc_example.generate import generate
 from coffea_dirac.cli import app
 from coffea_dirac.interfaces import Record
 from coffea_dirac.packs import Index
@@ -139,3 +143,40 @@ def test_the_doctor_says_what_is_wrong(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "is a file" in " ".join(result.output.split())
     assert "checks failed" in result.output
+
+
+@on_each
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_the_ttbar_analysis_is_warm_from_a_storage_element(place: str, tmp_path: Path) -> None:
+    inputs = generate(tmp_path / "data", files=1, events=2000, enriched=True)
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "home"), "PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def run(cache: str) -> tuple[dict[str, Any], Any]:
+        output = tmp_path / f"output-{len(list(tmp_path.glob('output-*.json')))}"
+        options = {
+            "--inputs": inputs,
+            "--cache": cache,
+            "--output": output,
+            "--workers": 1,
+            "--summary": f"{output}.json",
+        }
+        command = [sys.executable, "-m", "agc_example.run", *(str(part) for pair in options.items() for part in pair)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, done.stderr
+        with uproot.open(output / "histograms.root") as file:
+            values = {name: h.to_numpy(flow=True)[0].tobytes() for name, h in file.items(filter_classname="TH*")}
+        return json.loads(Path(f"{output}.json").read_text()), values
+
+    cold, histograms = run(place)
+    n_items = cold["misses"]
+    names = [blob.name for blob in open_store(place).list()]
+    n_packs = sum(name.endswith(".pack") for name in names)
+    warm, again = run(place)
+    elsewhere, off = run("off")
+    print(f"{place}: {n_items} work items, {n_packs} packs, {len(names) - n_packs} other objects")
+    assert histograms
+    assert histograms == again == off
+    assert (warm["misses"], elsewhere["hits"]) == (0, 0)
+    assert n_packs <= 2 * n_items
+    assert len(names) - n_packs <= 6

@@ -16,7 +16,7 @@ from faulty_http import faulty_server
 from rucio_server import PASSWORD, RucioServer
 from xrootd_server import free_port
 
-from coffea_dirac import open_catalog
+from coffea_dirac import open_catalog, resolve
 from coffea_dirac.catalogs import ListingCatalog
 from coffea_dirac.errors import CatalogError, ConfigurationError, CredentialError
 from coffea_dirac.interfaces import Catalog, LogicalFile
@@ -92,6 +92,13 @@ def test_a_container_is_asked_for_by_its_datasets_and_never_by_file(rucio: Rucio
     assert sum("/replicas/list" in line for line in asked) == 2
     assert len(asked) <= 8
     assert not any(".root" in line for line in asked)
+
+
+def test_a_container_becomes_a_fileset_of_logical_files(rucio: RucioServer, root: Any) -> None:
+    found = resolve({"all": "mc:all"}, catalog=catalog_of(rucio), metadata={"all": {"xsec": 2.5}})
+    names = sorted(found["all"]["files"])
+    assert (names, found["all"]["metadata"]) == ([f"lfn://mc:f{i}.root" for i in range(N_FILES)], {"xsec": 2.5})
+    assert found.coverage()["mc:all"]["rses"]["SITE_A"] == N_FILES
 
 
 def test_a_replica_that_comes_or_goes_changes_the_answer(rucio: RucioServer, root: Any) -> None:
@@ -172,7 +179,7 @@ def test_two_accounts_do_not_take_each_others_token(rucio: RucioServer, root: An
 
 BAD = """
 import sys
-from coffea_dirac import open_catalog
+from coffea_dirac import open_catalog, resolve
 from coffea_dirac.errors import CredentialError
 options = dict(account="jdoe", auth_type="oidc", ca_cert=sys.argv[2], audience=sys.argv[3] or None)
 try:

@@ -17,18 +17,10 @@ from XRootD.client.flags import AccessMode, DirListFlags, OpenFlags, StatInfoFla
 
 from coffea_dirac.errors import StoreError
 from coffea_dirac.interfaces import Blob
+from coffea_dirac.lake import XROOTD_DEADLINES
 from coffea_dirac.stores.remote import DEADLINE_S, PassingError, duration_s
 from coffea_dirac.tokens import bearer_token, trouble
 
-# Its own numbers mean eight minutes for a connection that is refused, and half an hour without asking again.
-DEADLINES = {
-    "ConnectionWindow": 5,
-    "ConnectionRetry": 1,
-    "RequestTimeout": 20,
-    "StreamTimeout": 10,
-    "StreamErrorWindow": 5,
-    "TimeoutResolution": 1,
-}
 _PIECE_BYTES = 4 << 20
 _NEW = OpenFlags.NEW | OpenFlags.MAKEPATH | OpenFlags.POSC
 _MODE = AccessMode.UR | AccessMode.UW | AccessMode.GR | AccessMode.OR
@@ -41,7 +33,7 @@ _lock = threading.Lock()
 
 def set_deadlines() -> None:
     """Give XRootD's client deadlines, apart from those that the environment sets (``XRD_CONNECTIONWINDOW`` ...)."""
-    for name, seconds in DEADLINES.items():
+    for name, seconds in XROOTD_DEADLINES.items():
         if f"XRD_{name.upper()}" not in os.environ:
             client.EnvPutInt(name, seconds)
 

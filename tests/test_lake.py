@@ -1,0 +1,216 @@
+"""Logical files are read from the nearest replica that works, by any reader, and are the same file everywhere."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uproot
+from scenario import Scenario
+from xrootd_server import XRootDServer, free_port
+
+from coffea_dirac import lake, resolve
+from coffea_dirac.errors import ConfigurationError, NoReplicaError
+from coffea_dirac.interfaces import LogicalFile, Replica
+from coffea_dirac.sites import ranked
+
+pytestmark = pytest.mark.needs("xrootd")
+SITES = {"LCG.A.uk": ["A_DISK"], "LCG.B.uk": ["B_DISK"]}
+
+
+@pytest.fixture(autouse=True)
+def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, empty in (("_known", {}), ("_near", {}), ("_avoided", {}), ("_bad", set())):
+        monkeypatch.setattr(lake, name, empty)
+
+
+class Lake:
+    """The files of a scenario at two sites."""
+
+    def __init__(self, folder: Path, a: XRootDServer, b: XRootDServer) -> None:
+        self.scenario, self.servers, self.name = Scenario(folder), {"A_DISK": a, "B_DISK": b}, folder.name
+        self.catalog: dict[str, Any] = {}
+        for dataset, file in (("ttbar", "one"), ("wjets", "two")):
+            data = (folder / f"{file}.root").read_bytes()
+            for server in self.servers.values():
+                target = server.data / self.name / f"{file}.root"
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(data)
+                target.chmod(0o644)
+            pfns = {rse: f"{server.root}/{self.name}/{file}.root" for rse, server in self.servers.items()}
+            facts = {"size_bytes": len(data), "adler32": f"{zlib.adler32(data):08x}", "replicas": pfns}
+            self.catalog[f"mc:{dataset}"] = {f"mc:{file}.root": facts}
+            # What is read must come from a server.
+            (folder / f"{file}.root").unlink()
+        for server in self.servers.values():
+            (server.data / self.name).chmod(0o755)
+
+    def copy(self, rse: str, file: str) -> Path:
+        return self.servers[rse].data / self.name / f"{file}.root"
+
+    def n_opens(self, rse: str) -> int:
+        log = self.servers[rse].log.read_text(errors="replace")
+        return log.count("req=open")
+
+    def run(self, site: str = "LCG.A.uk", *, cache: str = "cache", **options: Any) -> Any:
+        (self.scenario.folder / "catalog.json").write_text(json.dumps(self.catalog))
+        what = {
+            "ttbar": {"files": "mc:ttbar", "metadata": {"xsec": 2.5}},
+            "wjets": {"files": "mc:wjets", "metadata": {"xsec": 1.5}},
+        }
+        make = (
+            f"from coffea_dirac import resolve; fileset = resolve({what!r}, sites={SITES!r}, "
+            "catalog=json.load(open('catalog.json'))); "
+            "executor = DiracExecutor(**{'cache': CACHE, 'inline': True, 'status': False, **options})"
+        ).replace("CACHE", repr(cache))
+        env = {"DIRACSITE": site, "XDG_CACHE_HOME": str(self.scenario.folder / "home")}
+        return self.scenario.run(make=make, env=env, **options)
+
+    def resolved(self) -> Any:
+        return resolve(["mc:ttbar", "mc:wjets"], catalog=self.catalog, sites=SITES)
+
+
+@pytest.fixture
+def a_lake(tmp_path: Path, xrootd: XRootDServer, other_site: XRootDServer) -> Iterator[Lake]:
+    made = Lake(tmp_path, xrootd, other_site)
+    yield made
+    for server in made.servers.values():
+        shutil.rmtree(server.data / made.name, ignore_errors=True)
+
+
+def test_the_near_site_is_read_and_no_other_and_another_site_finds_all_kept(a_lake: Lake) -> None:
+    before = {rse: a_lake.n_opens(rse) for rse in a_lake.servers}
+    cold = a_lake.run("LCG.A.uk", compare=True)
+    after = {rse: a_lake.n_opens(rse) for rse in a_lake.servers}
+    assert (cold.out, cold.error, cold.misses) == (cold.plain, None, 4)
+    assert after["A_DISK"] > before["A_DISK"]
+    assert after["B_DISK"] == before["B_DISK"]
+    warm = a_lake.run("LCG.B.uk")
+    assert (warm.out, warm.misses) == (cold.out, 0)
+    # Neither to preprocess nor to look up.
+    assert {rse: a_lake.n_opens(rse) for rse in a_lake.servers} == after
+
+
+def test_workers_are_told_where_files_are(a_lake: Lake) -> None:
+    cold = a_lake.run("LCG.B.uk", inline=False, workers=1)
+    assert (cold.error, cold.misses) == (None, 4)
+    assert a_lake.run("LCG.B.uk").out == cold.out
+
+
+def test_another_checksum_is_another_file(a_lake: Lake) -> None:
+    first = a_lake.run()
+    facts = a_lake.catalog["mc:ttbar"]["mc:one.root"]
+    facts["adler32"] = "0badcafe"
+    again = a_lake.run()
+    assert (again.out, again.misses, again.hits) == (first.out, 2, 2)
+
+
+@pytest.mark.parametrize("trouble", ["missing", "truncated", "empty", "dead"])
+def test_a_bad_replica_is_survived(a_lake: Lake, trouble: str) -> None:
+    copy = a_lake.copy("A_DISK", "one")
+    if trouble == "missing":
+        copy.unlink()
+    elif trouble == "dead":
+        pfns = a_lake.catalog["mc:ttbar"]["mc:one.root"]["replicas"]
+        pfns["A_DISK"] = f"root://localhost:{free_port()}//store/one.root"
+    else:
+        copy.write_bytes(copy.read_bytes()[: 0 if trouble == "empty" else 2000])
+    result = a_lake.run("LCG.A.uk")
+    assert (result.error, result.misses) == (None, 4)
+    (a_lake.scenario.folder / "cache").rename(a_lake.scenario.folder / "cache-of-a")
+    assert a_lake.run("LCG.B.uk").out == result.out
+
+
+def test_a_replica_that_goes_in_the_middle_is_survived(a_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIRACSITE", "LCG.A.uk")
+    (name, _) = (file for dataset in a_lake.resolved().values() for file in dataset["files"])
+    with uproot.open({name: None}) as file:
+        begin = file["Events"]["event"].array(entry_stop=10).tolist()
+        pfns = a_lake.catalog["mc:ttbar"]["mc:one.root"]["replicas"]
+        bad = Replica("mc:one.root", "A_DISK", f"root://localhost:{free_port()}//store/one.root")
+        known = lake._known["mc:one.root"]
+        lake.know([known._replace(replicas=(bad, Replica("mc:one.root", "B_DISK", pfns["B_DISK"])))])
+        assert file["Events"]["Jet_pt"].array().tolist()
+        assert begin == list(range(10))
+    assert list(lake._avoided) == ["A_DISK"]
+
+
+def test_a_dead_storage_costs_one_deadline_and_is_then_avoided(a_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIRACSITE", "LCG.A.uk")
+    for files in a_lake.catalog.values():
+        for lfn, facts in files.items():
+            facts["replicas"]["A_DISK"] = f"root://localhost:{free_port()}//store/{lfn}"
+    names = [file for dataset in a_lake.resolved().values() for file in dataset["files"]]
+    begin = time.monotonic()
+    for name in names * 5:
+        with uproot.open({name: "Events"}) as tree:
+            assert tree.num_entries == 100
+    assert time.monotonic() - begin < 20
+
+
+def test_if_all_replicas_are_bad_each_is_named(a_lake: Lake) -> None:
+    for rse in a_lake.servers:
+        a_lake.copy(rse, "one").unlink()
+    result = a_lake.run()
+    assert result.error is not None
+    assert "no replica of lfn://mc:one.root can be read" in result.error[1]
+    assert all(f"{rse}: " in result.error[1] for rse in a_lake.servers)
+    skipped = a_lake.run(runner={"skipbadfiles": True})
+    assert (skipped.error, skipped.out["n"]) == (None, 100)
+
+
+def test_a_token_is_no_input_of_the_analysis(
+    tmp_path: Path, xrootd_with_tokens: XRootDServer, xrootd: XRootDServer, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Lake(tmp_path, xrootd_with_tokens, xrootd)
+    for dataset, files in made.catalog.items():
+        for lfn, facts in files.items():
+            facts["replicas"] = {"A_DISK": f"davs://localhost:{xrootd_with_tokens.port}/store/{made.name}/{lfn[3:]}"}
+        assert dataset
+    monkeypatch.setenv("SSL_CERT_FILE", str(xrootd_with_tokens.keys.ca))  # type: ignore[union-attr]
+    monkeypatch.delenv("BEARER_TOKEN")
+    monkeypatch.setenv("BEARER_TOKEN_FILE", str(tmp_path / "token"))
+    (tmp_path / "token").write_text(token)
+    cold = made.run()
+    assert (cold.error, cold.misses) == (None, 4)
+    (tmp_path / "token").write_text(xrootd_with_tokens.keys.token())  # type: ignore[union-attr]
+    warm = made.run()
+    assert (warm.out, warm.misses) == (cold.out, 0)
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*.pack"))
+    assert str(tmp_path / "token").encode() not in kept
+    assert token.encode() not in kept
+
+
+def test_near_replicas_come_first_and_others_are_spread() -> None:
+    replicas = [tuple(Replica(f"mc:{i}", rse, f"root://{rse}//{i}") for rse in "ABC") for i in range(300)]
+    files = [LogicalFile(f"mc:{i}", 1, "", part) for i, part in enumerate(replicas)]
+    assert {ranked(file, near=["B"])[0].rse for file in files} == {"B"}
+    assert {ranked(file, near=["B"], avoided=["B"])[2].rse for file in files} == {"B"}
+    firsts = [ranked(file)[0].rse for file in files]
+    assert all(60 < firsts.count(rse) < 140 for rse in "ABC")
+    assert all(ranked(file) == ranked(file) for file in files)
+
+
+def test_what_cannot_be_resolved_is_named() -> None:
+    catalog = {"mc:ttbar": {"mc:a": {"replicas": {"A": "root://a//a"}}, "mc:b": {"replicas": {}}}}
+    with pytest.raises(ConfigurationError, match="does not know mc:nothing"):
+        resolve("mc:nothing", catalog=catalog)
+    with pytest.raises(NoReplicaError, match="1 files have no replica that can be read: mc:b"):
+        resolve("mc:ttbar", catalog=catalog)
+    with pytest.raises(ConfigurationError, match="names no dataset"):
+        resolve({}, catalog=catalog)
+    found = resolve({"t": "mc:ttbar"}, catalog=catalog, allow_missing=True, treename="Events")
+    assert found == {"t": {"files": {"lfn://mc:a": "Events"}, "metadata": {}}}
+    assert found.coverage() == {"mc:ttbar": {"files": 2, "size_bytes": 0, "rses": {"A": 1}}}
+    assert resolve({"t": "mc:ttbar"}, catalog=found.listing, allow_missing=True, treename="Events") == found
+
+
+def test_a_logical_file_nobody_has_told_of_is_named() -> None:
+    with pytest.raises(NoReplicaError, match="nobody has told where lfn://mc:nowhere is"):
+        uproot.open({"lfn://mc:nowhere": None})
