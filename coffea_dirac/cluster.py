@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -115,37 +116,39 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         super().__init__(quiet=True)
         if sites is not None and groups:
             raise ConfigurationError("give sites= or groups=, not both: each group has sites of its own")
-        if sites is not None:
-            groups = [
-                WorkerGroup(
-                    sites=sites,
-                    banned=banned,
-                    cores=cores,
-                    memory=memory,
-                    cpu_time=cpu_time,
-                    tags=tags,
-                    resources=resources or {},
-                    environment=environment,
-                    setup=setup,
-                )
-            ]
-        self.jobs = jobs or ClusterJobs(
-            (0 if groups else default_worker_count()) if workers is None else workers,
-            service=service or (_dirac_jobs(diracx, credentials) if groups else None),
-            imports=imports,
-            memory_limit=memory or memory_limit,
-            budget=budget,
-            groups=groups,
-            transport=transport_of(transport) if groups else LOCAL,
-            owns_service=bool(groups) and service is None,
+        kind = WorkerGroup(
+            sites=() if sites is None else sites,
+            maximum=None if groups or sites is not None else sys.maxsize,
+            banned=banned,
+            cores=cores,
+            memory=memory or memory_limit,
+            cpu_time=cpu_time,
+            tags=tags,
+            resources=resources or {},
+            environment=environment,
+            setup=setup,
         )
-        self.size = ClusterSize(self.jobs, Adapt() if groups and workers is None else None)
+        at_sites = bool(groups) or sites is not None
+        if not at_sites and (banned or tags or environment or setup or diracx or credentials):
+            raise ConfigurationError(
+                "that is for workers at sites: say where, as in DiracCluster(sites=['LCG.A.uk'], ...)"
+            )
+        self.jobs = jobs or ClusterJobs(
+            (0 if at_sites else default_worker_count()) if workers is None else workers,
+            service=service or (_dirac_jobs(diracx, credentials) if at_sites else None),
+            imports=imports,
+            budget=budget,
+            groups=groups or [kind],
+            transport=transport_of(transport) if at_sites else LOCAL,
+            owns_service=at_sites and service is None,
+        )
+        self.size = ClusterSize(self.jobs, Adapt() if at_sites and workers is None else None)
         self._start_timeout_s = budget.start_timeout_s
         self._watch_jobs_task: asyncio.Task[None] | None = None
         self._adapt_task: asyncio.Task[None] | None = None
         self._told_s = time.monotonic()
         self._client: Any = None
-        self.no_worker_deadline_s = QUEUE_S if groups else NO_WORKER_S
+        self.no_worker_deadline_s = QUEUE_S if at_sites else NO_WORKER_S
         self._start_lock = threading.Lock()
 
     # -- starting
@@ -336,10 +339,12 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         Parameters
         ----------
         minimum, maximum : int, optional
-            Workers of each group; by default none, and what its sites allow.
+            Workers of each group; by default none, and what its sites allow, or this machine's cores.
         idle : float
             Seconds without work after which a worker ends.
         """
+        if maximum is None and self.jobs.transport.in_file:
+            maximum = default_worker_count()
         self.size.adapt = Adapt(minimum, maximum, idle)
 
     async def _demand(self) -> Demand:
@@ -352,10 +357,15 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     async def _keep_adapting(self) -> None:
         while True:
             await asyncio.sleep(ADAPT_S)
-            if self.size.adapt is not None:
-                with suppress(OSError):
-                    if idle := self.size.follow(await self._demand()):
-                        await self.scale_down(idle)
+            if self.size.adapt is None:
+                continue
+            try:
+                if idle := self.size.follow(await self._demand()):
+                    await self.scale_down(idle)
+            except OSError as error:  # the scheduler is busy, or about to end
+                logger.debug("The number of workers could not be adapted: %s", error)
+            except Exception:
+                logger.exception("The number of workers could not be adapted.")
 
     # -- closing
 

@@ -307,6 +307,26 @@ def test_a_cluster_without_workers_is_refused() -> None:
         DiracCluster(0)
 
 
+def test_options_for_sites_are_refused_without_a_site() -> None:
+    for options in (
+        {"tags": ["GPU"]},
+        {"environment": "/cvmfs/x"},
+        {"banned": ["LCG.A.uk"]},
+        {"credentials": "token.json"},
+    ):
+        with pytest.raises(ConfigurationError, match="say where"):
+            DiracCluster(2, **options)
+
+
+def test_workers_of_this_machine_have_the_threads_and_resources_asked_for_and_no_end() -> None:
+    with DiracCluster(1, cores=2, resources={"GPU": 1}, imports=()) as cluster:
+        cluster.wait_for(1, timeout=START_S)
+        (worker,) = cluster.scheduler_info["workers"].values()
+        assert (worker["nthreads"], worker["resources"]) == (2, {"GPU": 1})
+        with Client(cluster, set_as_default=False) as client:
+            assert client.run(lambda dask_worker: dask_worker.lifetime) == dict.fromkeys(client.nthreads())
+
+
 # -- the embedded default
 
 

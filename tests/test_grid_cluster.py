@@ -95,6 +95,26 @@ def test_scheduler_holds_no_token(cluster: DiracCluster, client: Client, grid: d
     assert token not in str(workers)
 
 
+def test_no_token_is_in_jobs_command_lines_or_logs(
+    cluster: DiracCluster, client: Client, grid: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.wait_for(2, timeout=START_S)
+    token = json.loads(Path(grid["token_file"]).read_text())
+    # Tokens are renewed; what does not change is whose they are, in the middle part.
+    secrets = [part for name in ("access_token", "refresh_token") for part in token[name].split(".")[1:]]
+    place = Path(grid["directory"], "sites")
+    files = [path for path in place.glob("job-*/**/*") if path.is_file()] + [*place.glob("*/pilot.log")]
+    files += [path for path in place.glob("*/job-*/**/*") if path.is_file() and path.stat().st_size < 1 << 20]
+    assert any(path.name == "worker.json" for path in files)
+    told = [path.read_text(errors="replace") for path in files]
+    for process in psutil.process_iter(["cmdline"]):
+        if "coffea_dirac" in " ".join(process.info["cmdline"] or []):
+            told.append(" ".join(process.info["cmdline"]))
+    told += [repr(cluster), cluster.job_script(), str(cluster.table()), repr(jobs_of(cluster)), caplog.text]
+    told.append(str(client.run_on_scheduler(lambda dask_scheduler: str(dask_scheduler.identity()))))
+    assert not [text[:200] for text in told if any(secret in text for secret in secrets)]
+
+
 def test_lost_worker_is_replaced_by_another_job(cluster: DiracCluster, client: Client) -> None:
     cluster.wait_for(2, timeout=START_S)
     before = dict(cluster.workers)

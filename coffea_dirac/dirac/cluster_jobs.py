@@ -47,8 +47,6 @@ class ClusterJobs:
         Who runs the worker jobs; by default processes of this machine.  The scheduler always runs on this machine.
     imports : sequence of str
         Modules that a worker imports before it joins.
-    memory_limit : int
-        Bytes a worker may use before it ends and is replaced; 0 for no limit.
     budget : Budget
         When to stop replacing workers.
     groups : sequence of WorkerGroup
@@ -73,18 +71,17 @@ class ClusterJobs:
         *,
         service: JobService | None = None,
         imports: Sequence[str] = IMPORTS,
-        memory_limit: int = 0,
         budget: Budget = DEFAULT_BUDGET,
         groups: Sequence[WorkerGroup] = (),
         transport: Transport = LOCAL,
         owns_service: bool = False,
     ) -> None:
-        if workers < 1 and not groups:
+        if workers < 1 and transport.in_file:
             raise ConfigurationError(f"A cluster needs at least one worker, not workers={workers}; try workers=2.")
         self.local = LocalJobs()
         self.service: JobService = self.local if service is None else service
         self.failure: CoffeaDiracError | None = None
-        self.groups = tuple(groups) or (WorkerGroup(memory=memory_limit, maximum=sys.maxsize),)
+        self.groups = tuple(groups) or (WorkerGroup(maximum=sys.maxsize),)
         self.transport = transport
         self._owns_service = owns_service
         self.losses = Losses(budget)

@@ -44,6 +44,8 @@ class Recipe:
         group, in_file = worker.place.group, self.transport.in_file
         options = {
             **worker_options(group),
+            # Here nobody ends a worker by its time.
+            **({"lifetime_s": 0} if in_file else {}),
             "contact": contact if in_file else "",
             "address": "" if in_file else address,
             "host": self.transport.worker_host,
