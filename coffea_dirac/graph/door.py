@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from coffea_dirac.graph.prints import Prints
 from coffea_dirac.graph.rewrite import Rewriter
 from coffea_dirac.graph.values import Values
 from coffea_dirac.interfaces import Outcome, Row, Store, Versions
+from coffea_dirac.keeper import PACK_SECONDS
 from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.packs.pack import SESSIONS, read_footer
 from coffea_dirac.report import Report
@@ -89,7 +91,7 @@ class Door:
         self._explainer = Explainer(cache)
         self._packs: set[str] = set()
         self._known: dict[Key, str] = {}
-        self._is_used = False
+        self._is_used, self._asked_others_s = False, 0.0
         self.flush_workers: Callable[[], None] = lambda: None
 
     # ---------------------------------------------------------------- planning
@@ -194,18 +196,20 @@ class Door:
 
     # ---------------------------------------------------------------- what was written
 
-    def settle(self) -> None:
-        """Take notice of what was kept since the last time, here and by workers."""
+    def settle(self, *, is_last: bool = False) -> None:
+        """Take notice of what was kept since the last time, here and, unless that was a moment ago, by workers."""
         if not self._is_used or not self._session:
             return
-        self.flush_workers()
+        asks_others = is_last or time.monotonic() - self._asked_others_s > PACK_SECONDS
+        if asks_others:
+            self.flush_workers()
         writer = tasks.writer_of(tasks.Place(self._cache.store, self._session))
         rows = writer.taken()
         self._packs.update(row.pack for row in rows)
         if writer.problem:
             self._cache.give_up(writer.problem)
         try:
-            rows += self._rows_of_others()
+            rows += self._rows_of_others() if asks_others else []
         except StoreError as error:
             self._cache.give_up(str(error))
         self._cache.noted(rows)
@@ -215,6 +219,7 @@ class Door:
 
     def _rows_of_others(self) -> list[Row]:
         rows = []
+        self._asked_others_s = time.monotonic()
         for blob in self._cache.store.list(f"{SESSIONS}{self._session}/p/"):
             if blob.name not in self._packs:
                 self._packs.add(blob.name)
@@ -227,7 +232,7 @@ class Door:
 
     def leave(self) -> None:
         """Write what is left."""
-        self.settle()
+        self.settle(is_last=True)
         tasks.close(tasks.Place(self._cache.store, self._session))
 
 

@@ -34,6 +34,7 @@ _NUMBERS = frozenset({int, float, complex, bool, type(None), type(...)})
 _LASTING = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)
 _LONGEST_NAME, _MOST_BITS = 1024, 4096
 _ROOT = ".root"
+_CARRIERS = ("coffea.nanoevents", "dask_awkward")
 
 
 class Values:
@@ -184,12 +185,10 @@ class Values:
             return ["node", self.node(value, _nowhere)]
         if type(value).__module__.startswith("awkward.forms"):
             return ["form", hashlib.sha256(_bytes(_form_text(value))).hexdigest()]
-        if (
-            type(value).__module__.startswith("coffea.nanoevents")
-            and type(getattr(value, "__dict__", {}).get("behavior")) is dict
-        ):
-            state = {name: part for name, part in vars(value).items() if name != "behavior"}
-            return ["instance", walker.class_of(value), walker.encode(state), behaviours(walker, value.behavior)]
+        if type(value).__module__.startswith(_CARRIERS) and (carried := _carried(value)):
+            state = {name: _bare(part) for name, part in _bare(vars(value)).items()}
+            mine = [behaviours(walker, found) for found in carried]
+            return ["instance", walker.class_of(value), walker.encode(state), mine]
         if hasattr(type(value), "num_entries") and type(value).__module__.startswith("uproot"):
             return ["tree", value.object_path, self._identity(value.file.file_path, value.object_path)]
         return None
@@ -228,6 +227,19 @@ class Values:
             raise FingerprintError(path, f"its tree {tree!r} cannot be read: write the path of a file that has it")
         self.files.update((path, os.path.realpath(path)) if "://" not in path else (path,))
         return self._identities[pair]
+
+
+def _carried(value: Any) -> list[dict[Any, Any]]:
+    """Return the dicts of behaviours that an object of a library carries: they are large, and in no order."""
+    state = getattr(value, "__dict__", {})
+    found = [state.get("behavior"), *(p.get("behavior") for p in state.values() if type(p) is dict)]
+    return [one for one in found if type(one) is dict]
+
+
+def _bare(part: Any) -> Any:
+    if type(part) is not dict:
+        return part
+    return {k: v for k, v in part.items() if not (k == "behavior" and type(v) is dict)}
 
 
 def _tree(name: str) -> str:
