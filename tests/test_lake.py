@@ -111,7 +111,15 @@ def test_another_checksum_is_another_file(a_lake: Lake) -> None:
     assert (again.out, again.misses, again.hits) == (first.out, 2, 2)
 
 
-@pytest.mark.parametrize("trouble", ["missing", "truncated", "empty", "dead"])
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "missing",
+        "truncated",
+        pytest.param("empty", marks=pytest.mark.long),
+        pytest.param("dead", marks=pytest.mark.long),
+    ],
+)
 def test_a_bad_replica_is_survived(a_lake: Lake, trouble: str) -> None:
     copy = a_lake.copy("A_DISK", "one")
     if trouble == "missing":
