@@ -14,12 +14,14 @@ from coffea_dirac.explaining import Explainer
 from coffea_dirac.failures import chain
 from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.interfaces import Outcome
+from coffea_dirac.lanes import Lanes, Triple
 from coffea_dirac.ledger import Found
 from coffea_dirac.merging import Merging
-from coffea_dirac.messages import processing_error, worker_error
+from coffea_dirac.messages import blocked_error, processing_error, worker_error
 from coffea_dirac.plan import Plan, Run
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.report import Report
+from coffea_dirac.resources import Resources
 from coffea_dirac.stages import describe_stage
 from coffea_dirac.task import Task
 from coffea_dirac.work import Receipt, finished, run_bundle
@@ -30,7 +32,6 @@ FULL = 0.8
 SMALLEST_PART = 1 / 64
 # So many bytes of results may come back with one bundle.
 TRAVEL_BYTES = 16 << 20
-Triple = tuple[int, Any, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,8 @@ class Computing:
         self.metrics: dict[str, Any] = {"bytesread": 0, "processtime": 0.0}
         self._pending = Pending()
         self._to_be_alone: list[Triple] = []
+        stages = plan.template.stages if plan.template is not None else ()
+        self.lanes = Lanes(stage.resources for stage in stages)
         self._blame = Blame()
         self._last_lost = Lost(0, "")
         self._spent_s, self._n_spent, self._travelled_bytes = 0.0, 0, 0
@@ -93,7 +96,7 @@ class Computing:
         self.waiting.update(positions)
         if self._n_bundles or self._pending:
             for triple in triples:
-                self._pending.add(triple)
+                self._queue(triple, is_again=True)
         else:
             self._pending = Pending.of(triples, file_of=lambda item: (item.dataset, item.filename))
 
@@ -102,40 +105,67 @@ class Computing:
     @property
     def is_last(self) -> bool:
         """Whether no work item waits or is at a worker."""
-        return not self._pending and not self._flying and not self._to_be_alone
+        return not self._pending and not self._flying and not self._to_be_alone and not self.lanes
 
-    def next_call(self, slots: int, is_idle: bool) -> Call | None:
+    def waiting_for(self) -> list[Resources]:
+        """Return what work items wait for that need more than an ordinary worker has."""
+        alone = (self.lanes.needs(triple[0]).resources for triple in self._to_be_alone)
+        return list(dict.fromkeys([*self.lanes.waiting(), *filter(None, alone)]))
+
+    def next_call(self, slots: int, is_idle: bool, resources: Resources = ()) -> Call | None:
         """Return the next bundle for a worker, None if there is none now.
 
         Parameters
         ----------
         slots : int
-            Threads that work on this run.
+            Threads that work on this run; 0: there are none, and none will come.
         is_idle : bool
             Whether nothing is in flight: a work item that is suspected of killing workers goes out only then.
+        resources : Resources
+            What the worker has for it.
         """
-        if self._pending:
-            per_item = self._spent_s / self._n_spent if self._n_spent else None
+        if not slots:
+            self._give_up(resources)
+            return None
+        per_item = self._spent_s / self._n_spent if self._n_spent else None
+        if resources and (triples := self.lanes.take(resources, slots=slots, seconds_per_item=per_item)):
+            return self._call(triples)
+        if self._pending and not resources:
             # Results that are not kept travel here together with those of their bundle.
             at_most = int(TRAVEL_BYTES * self._n_spent / self._travelled_bytes) if self._travelled_bytes else None
             return self._call(self._pending.take(slots=slots, seconds_per_item=per_item, at_most=at_most))
-        while is_idle and self._to_be_alone:
-            triple = self._next_alone()
+        while is_idle and (triple := self._next_alone(resources)):
             if not self._blame.is_to_blame(triple[0]):
                 return self._call([triple], is_alone=True)
             self._accuse(triple)
         return None
 
-    def _next_alone(self) -> Triple:
+    def _next_alone(self, resources: Resources) -> Triple | None:
         """Those that never died alone come first: when they come back, the others have nobody else to accuse."""
-        self._to_be_alone.sort(key=lambda triple: triple[0] in self._blame.died_alone)
-        return self._to_be_alone.pop(0)
+        fitting = [triple for triple in self._to_be_alone if self.lanes.needs(triple[0]).resources == resources]
+        chosen = min(fitting, key=lambda triple: triple[0] in self._blame.died_alone, default=None)
+        if chosen is not None:
+            self._to_be_alone.remove(chosen)
+        return chosen
+
+    def _give_up(self, resources: Resources) -> None:
+        """Let the work items fail that wait for what no worker has: all else is done."""
+        triples = self.lanes.take_all(resources)
+        while triple := self._next_alone(resources):
+            triples.append(triple)
+        positions = [triple[0] for triple in triples]
+        error = blocked_error(self.lanes.why(positions), resources, len(positions))
+        for position in positions:
+            self._fail(position, error)
 
     def _call(self, triples: list[Triple], *, is_alone: bool = False) -> Call:
         bundle = Bundle(f"b{self._n_bundles}", triples, is_alone)
         self._n_bundles += 1
         self._flying.add(bundle)
-        return Call(run_bundle, (bundle.name, triples), bundle)
+        # All that goes together has the same needs.
+        grant = self.lanes.needs(triples[0][0])
+        arguments = (bundle.name, triples, grant, self.lanes.rows(triples))
+        return Call(run_bundle, arguments, bundle, grant.resources)
 
     # ---------------------------------------------------------------- what comes in
 
@@ -160,14 +190,24 @@ class Computing:
             self._enter(receipt)
         # A bundle ends at its first error; if that did not end the run (an item was halved) the rest goes out again.
         reached = {receipt.position for receipt in came}
+        blocked = {receipt.position for receipt in came if receipt.needs is not None}
         for triple in bundle.triples:
-            if triple[0] not in reached:
-                self._pending.add(triple)
+            if triple[0] in blocked:
+                self._queue(triple)
+            elif triple[0] not in reached:
+                self._queue(triple, is_again=True)
+
+    def _queue(self, triple: Triple, *, is_again: bool = False) -> None:
+        """Let a work item wait, with others that need the same."""
+        if not self.lanes.add(triple, is_again=is_again):
+            self._pending.add(triple)
 
     def _enter(self, receipt: Receipt) -> None:
         position = receipt.position
         item = self._plan.items[position]
-        for outcome in self._explained(receipt.outcomes):
+        if receipt.needs is not None:
+            self.lanes.stopped(position, receipt.needs, rows=receipt.found, seconds=receipt.seconds, why=receipt.where)
+        for outcome in self._explained(self.lanes.news(position, receipt.outcomes)):
             self._report.add(outcome)
         for text in receipt.notes:
             self._report.note(text)
@@ -186,6 +226,8 @@ class Computing:
         for name in self.metrics:
             self.metrics[name] += receipt.metrics.get(name, 0)
         self._note(receipt)
+        if receipt.needs is not None:
+            return
         self.waiting.discard(position)
         self._merging.enter(position, Found(receipt.row, receipt.payload, receipt.value, receipt.metrics))
         self._count(receipt)
@@ -222,7 +264,8 @@ class Computing:
         key = self._plan.keys[position]
         if receipt.site:
             self._report.sites[receipt.site] += 1
-        self._report.add(Outcome(self._task.stage, key, "computed", reason, receipt.seconds))
+        seconds = receipt.seconds + self.lanes.seconds(receipt.position)
+        self._report.add(Outcome(self._task.stage, key, "computed", reason, seconds))
         self._advance(1)
 
     def whole(self, position: int) -> int:
@@ -295,7 +338,7 @@ class Computing:
             # Also what is to blame already: all else shall be done and kept before the run ends for it.
             self._to_be_alone.append(triple)
         else:
-            self._pending.add(triple)
+            self._queue(triple, is_again=True)
 
     def _accuse(self, triple: Triple) -> None:
         position, item, _ = triple

@@ -8,7 +8,7 @@ less than `LEAST_SECONDS`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
@@ -46,6 +46,14 @@ class Pending:
     def add(self, triple: tuple[int, Any, str]) -> None:
         """Put one work item behind all others, in a bundle of its own."""
         self.singles.append(triple)
+
+    def join(self, triple: tuple[int, Any, str], *, file_of: Callable[[Any], Any]) -> None:
+        """Put one work item with those of the same file, if they came just before."""
+        if self.runs and file_of(self.runs[-1][-1][1]) == file_of(triple[1]):
+            self.runs[-1].append(triple)
+        else:
+            self.runs.append(deque([triple]))
+        self._n_in_runs += 1
 
     def take(
         self, *, slots: int, seconds_per_item: float | None, at_most: int | None = None

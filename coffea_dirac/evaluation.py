@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coffea_dirac import codecs
@@ -22,32 +22,18 @@ from coffea_dirac.handles import ACTIVE, CALLED, RUNNING, Handle, Source, filled
 from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
 from coffea_dirac.keeper import Keeper, Kept
 from coffea_dirac.mutation import Snapshot
+from coffea_dirac.resources import Blocked
 from coffea_dirac.rows import choose
 
 _UNREAD = object()
-
-
-class Blocked(Exception):  # noqa: N818 - no error: another worker can run it
-    """Stages need what this worker does not have; everything else that was asked for is done and kept."""
-
-    def __init__(self, handles: Iterable[Handle]) -> None:
-        self.handles = tuple(handles)
-        needs = ", ".join(sorted({f"{h.stage.name} {h.stage.resources}" for h in self.handles}))
-        super().__init__(
-            f"stages need what this worker does not have: {needs}. All else of this work item is done and kept. Start "
-            'all workers with it (dask worker --resources "GPU=1", LocalCluster(resources={"GPU": 1})), or run in this '
-            "process with DiracExecutor(inline=True)"
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return RuntimeError, (str(self),)
 
 
 @dataclass(slots=True)
 class Result:
     """What came of a handle: its digest at once, its value when it is asked for.
 
-    `inputs` are the discovered inputs of the stage and of all it came from; `columns` likewise those read.
+    `inputs` are the discovered inputs of the stage and of all it came from; `columns` likewise those read; it is sure
+    if all of these can be checked later.
     """
 
     digest: str
@@ -57,6 +43,12 @@ class Result:
     payload: tuple[str, bytes] | None = None
     value: Any = _UNREAD
     is_counted: bool = True
+    is_sure: bool = True
+
+
+def runs_all(resources: Mapping[str, float]) -> bool:
+    """Whether a stage may run here that needs `resources`: any may."""
+    return True
 
 
 @dataclass
@@ -74,14 +66,14 @@ class Place:
     columns : callable
         The columns that have been read so far.
     can_run : callable
-        Resources -> whether this worker has them.
+        Resources -> whether a stage that needs them may run here; stages that need none are asked for too.
     """
 
     metadata: Callable[[str], str] = lambda name: "absent"
     info: Mapping[str, Json] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     columns: Callable[[], Iterable[str]] = tuple
-    can_run: Callable[[Mapping[str, float]], bool] = lambda resources: True
+    can_run: Callable[[Mapping[str, float]], bool] = runs_all
 
 
 class Evaluator:
@@ -109,6 +101,8 @@ class Evaluator:
         self._checker = Checker()
         self._results: dict[str, Result] = {}
         self._blocked: dict[str, Handle] = {}
+        self._barred: list[Handle] = []
+        self._is_published = True
         self._reasons: dict[str, Mapping[str, Json]] = {}
         self.outcomes: list[Outcome] = []
         self.verified: list[str] = []
@@ -121,15 +115,20 @@ class Evaluator:
         Raises
         ------
         Blocked
-            Some need what this worker lacks; the others are done.
+            Some may not run here; the others are done.
         StageError
             A stage was written so that its result cannot be kept.
         """
         wanted = list(dict.fromkeys(handles))
-        for handle in wanted:
+        may_bar = self._place.can_run is not runs_all and not self._keeper.can_keep
+        if may_bar and (barred := self._barred_in(wanted)):
+            # What is done here could not be found elsewhere.
+            self._barred, self._is_published = barred, False
+        for handle in [] if self._barred else wanted:
             self._resolve(handle)
-        if blocked := [handle for handle in self._blocked.values() if handle.stage.resources]:
-            raise Blocked(blocked)
+        if self._barred:
+            # Also if ``process`` has gone on after it heard so: what it made then is not its result.
+            raise Blocked([handle.stage for handle in self._barred], is_kept=self._is_published)
         return [self._results[handle.fingerprint] for handle in wanted]
 
     def value(self, handle: Handle) -> Any:
@@ -177,10 +176,44 @@ class Evaluator:
             elif not self._cut(current):
                 self._compute(current)
 
+    def _barred_in(self, handles: Iterable[Handle]) -> list[Handle]:
+        """Return the handles that would have to run and may not, among these and those that they come from."""
+        waiting, seen = list(handles), set[str]()
+        found = []
+        while waiting:
+            handle = waiting.pop()
+            if handle.fingerprint in seen or handle.fingerprint in self._results or self._find(handle):
+                continue
+            seen.add(handle.fingerprint)
+            waiting.extend(handle.arguments.parents)
+            found += [] if self._place.can_run(handle.stage.resources) else [handle]
+        return found
+
+    def _bar(self, handle: Handle) -> None:
+        """Leave a handle to another worker, and keep what it takes, for that to find."""
+        self._blocked[handle.fingerprint] = handle
+        self._barred.append(handle)
+        for parent in handle.arguments.parents if handle.stage.resources else ():
+            self._publish(parent, self._results[parent.fingerprint])
+
+    def _publish(self, handle: Handle, result: Result) -> None:
+        """Keep a result that is needed elsewhere, also that of a stage that is not kept otherwise."""
+        if self._keeper.look_up(handle.fingerprint):
+            return
+        try:
+            payload = codecs.encode(result.value) if result.is_sure else None
+        except CodecError:
+            payload = None
+        if payload is None:
+            self._is_published = False
+            return
+        kept = replace(result, payload=(payload.codec, payload.data))
+        self._keep(handle, kept, result.inputs, 0.0)
+
     # ---------------------------------------------------------------- loading and cutting
 
     def _find(self, handle: Handle) -> bool:
-        if not handle.stage.keep:
+        if not handle.stage.keep and self._place.can_run({}):
             return False
         kept, reason = self._choose(self._keeper.look_up(handle.fingerprint), handle)
         if reason is not None:
@@ -255,8 +288,7 @@ class Evaluator:
                 self._keeper.is_unreadable(result.kept) if result.kept is not None else None
             del self._results[handle.fingerprint]
             self._reasons[handle.fingerprint] = {"reason": "unreadable"}
-            self._resolve(handle)
-            result = self._results[handle.fingerprint]
+            result = self.pull([handle])[0]
             if result.value is not _UNREAD:
                 return result.value
 
@@ -264,8 +296,8 @@ class Evaluator:
 
     def _compute(self, handle: Handle) -> None:
         stage = handle.stage
-        if stage.resources and not self._place.can_run(stage.resources):
-            self._blocked[handle.fingerprint] = handle
+        if not self._place.can_run(stage.resources):
+            self._bar(handle)
             return
         if (name := self._changed(handle)) is not None:
             raise StageError(
@@ -286,6 +318,7 @@ class Evaluator:
         own, problem = self._discovered(handle, window)
         result = self._made(handle, value, own)
         if problem:
+            result.is_sure = False
             self._note(f"the result of stage {stage.name} is computed and not kept: {problem}")
         elif result.payload is not None:
             self._keep(handle, result, own, seconds)

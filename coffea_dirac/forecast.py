@@ -1,7 +1,8 @@
 """What a run would load and compute, before it runs.
 
 Work items are looked up by their keys.  Of those that miss ``process`` is called here, on a copy of the processor and
-with a placeholder for the data, and its handles are looked up by the rules of a run; nothing is computed.
+with a placeholder for the data, once for all that look the same to it (`symbolic`); the handles are looked up by the
+rules of a run, and nothing is computed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import contextvars
 import copy
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -23,11 +23,12 @@ from coffea_dirac.explaining import Explainer
 from coffea_dirac.handles import Handle
 from coffea_dirac.interfaces import Outcome
 from coffea_dirac.keeper import Keeper, Kept
-from coffea_dirac.plan import Plan, Run, make_plan, stage_name
+from coffea_dirac.plan import Plan, Run, make_plan, metadata_of, stage_name
 from coffea_dirac.planning import Forecast, Question
 from coffea_dirac.sources import DataNeeded
 from coffea_dirac.staged import ItemPlace, StagedProcessor, source_identity
 from coffea_dirac.stages import Templates
+from coffea_dirac.symbolic import Shape, Shapes
 from coffea_dirac.task import reading_of
 
 DEADLINE_S = 60.0
@@ -101,6 +102,12 @@ class _Lookup(Evaluator):
     def __init__(self, known: set[str], keeper: Keeper, place: Place, note: Callable[[str], None]) -> None:
         super().__init__(keeper, place, note)
         self._known = known
+        self.roots: list[Handle] = []
+
+    def pull(self, handles: Iterable[Handle]) -> list[Result]:
+        """Look handles up."""
+        self.roots += (pulled := list(handles))
+        return super().pull(pulled)
 
     def _find(self, handle: Handle) -> bool:
         is_found = super()._find(handle)
@@ -129,11 +136,12 @@ class _Lookup(Evaluator):
 
 
 class _Symbolic:
-    """Calls ``process`` without data, for one work item after the other."""
+    """Calls ``process`` without data, once for work items that look the same to it."""
 
     def __init__(self, cache: StageCache, call: ProcessingCall, plan: Plan, note: Callable[[str], None]) -> None:
         self._cache, self._call, self._plan, self._note = cache, call, plan, note
         self._known = set[str]()
+        self._shapes, self._digests = Shapes(), dict[tuple[Any, str], str]()
         self._templates = Templates(
             plan.template.sources if plan.template else None, files_named, versions=cache.versions
         )
@@ -191,17 +199,27 @@ class _Symbolic:
         if identity is None:
             return None
         source = source_identity(reading, identity.digest, item)
+        metadata = metadata_of(item, self._digests)
+        keeper = Keeper(self._cache.store, "", "plan", index)
+        shape = self._shapes.find(item.dataset, metadata, len(item))
+        if shape is not None:
+            lookup = _Lookup(self._known, keeper, Place(metadata), lambda text: None)
+            lookup.pull(shape.roots_of(source))
+            return lookup.outcomes
+        lookups: list[_Lookup] = []
+
+        def evaluator(*arguments: Any) -> _Lookup:
+            lookups.append(_Lookup(self._known, *arguments))
+            return lookups[0]
+
+        place = ItemPlace(source, item_metadata(item), len(item), {}, [])
         called = StagedProcessor(
-            processor,
-            Window([]),
-            ItemPlace(source, item_metadata(item), len(item), {}, []),
-            self._templates,
-            Keeper(self._cache.store, "", "plan", index),
-            lambda text: None,
-            evaluator=partial(_Lookup, self._known),
+            processor, Window([]), place, self._templates, keeper, lambda text: None, evaluator=evaluator
         )
         does, _ = called.process_without_data(_no_data)
         if does:
+            n_entries = len(item) if called.counts_entries else None
+            self._shapes.add(item.dataset, Shape(source, called.reads, n_entries, tuple(lookups[0].roots)))
             return called.outcomes
         self._note("process() asks for data outside of stages: stages are looked up at the workers")
         return None

@@ -73,9 +73,9 @@ class Arguments:
     changeable: list[tuple[str, Any, str]] = field(default_factory=list)
     has_source: bool = False
 
-    @property
+    @functools.cached_property
     def parents(self) -> list[Handle]:
-        """The handles among the arguments, each once."""
+        """The handles among the arguments, each once; asked for when all parts are there."""
         return list(dict.fromkeys(part for part in self.parts if type(part) is Handle))
 
     @functools.cached_property
@@ -254,8 +254,7 @@ class Graph:
                 continue
             found.parts.append(f"{name}=")
             found.values[name] = self._enter(found, stage, name, value)
-        text = f"stage 1 {template.digest} {found.text(_fingerprint)}"
-        fingerprint = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        fingerprint = fingerprint_of(template, found)
         handle = self._handles.get(fingerprint)
         if handle is None:
             handle = Handle(self, stage, template, found, fingerprint, len(self._handles))
@@ -359,6 +358,12 @@ class Graph:
                 "handles from process()"
             )
         return self._compute(handle)
+
+
+def fingerprint_of(template: Template, arguments: Arguments) -> str:
+    """Return the fingerprint of a call: H(template of the stage, its arguments)."""
+    text = f"stage 1 {template.digest} {arguments.text(_fingerprint)}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _fingerprint(handle: Handle) -> str:

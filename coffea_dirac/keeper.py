@@ -131,6 +131,11 @@ class Keeper:
         new, self._n_taken = self.rows[self._n_taken :], len(self.rows)
         return new
 
+    def learn(self, rows: Iterable[Row]) -> None:
+        """Take notice of rows that others have written since the index was read."""
+        if (index := self._known()) is not None:
+            index.add(rows)
+
     def note(self, rows: Iterable[Row]) -> None:
         """Take notice of rows that lie in the store already."""
         new = list(rows)

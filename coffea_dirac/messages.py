@@ -10,6 +10,7 @@ from coffea_dirac.redact import without_secrets
 
 if TYPE_CHECKING:
     from coffea_dirac.calls import ProcessingCall
+    from coffea_dirac.resources import Resources
     from coffea_dirac.work import Receipt
     from coffea_dirac.workers import Lost
 
@@ -78,6 +79,17 @@ def worker_error(item: Any, call: ProcessingCall, deaths: int, lost: Lost) -> Pr
         "Probably it needs more memory than a worker has (a smaller chunksize, or fewer workers: "
         "DiracExecutor(workers=1)), or a library crashes on it. All other results so far are kept.\n"
         f"{_again(item, call)}"
+    )
+
+
+def blocked_error(stages: str, resources: Resources, n_items: int) -> ProcessingError:
+    """Return the error for work items that wait for a worker with resources, where there is none."""
+    pairs = " ".join(f"{name}={amount:g}" for name, amount in resources)
+    return ProcessingError(
+        f"no worker has what a stage needs: {stages}; {n_items} work items wait for it. All else is done and kept. "
+        f'Start a worker with it: dask worker ADDRESS --resources "{pairs}", or, if all workers of a cluster have it, '
+        f"LocalCluster(resources={dict(resources)}); or run in this process, whatever it has: "
+        "DiracExecutor(inline=True)."
     )
 
 

@@ -17,6 +17,7 @@ from coffea_dirac.plan import Run
 from coffea_dirac.progress import progress
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.report import Skipped
+from coffea_dirac.resources import Resources
 from coffea_dirac.workers import Call as WorkerCall
 from coffea_dirac.workers import Lost
 
@@ -97,7 +98,7 @@ def _at_workers(
     """Yield (position, result, error) as they come; an item under which workers die again and again is an error."""
     waiting, deaths = deque(enumerate(items)), Counter[int]()
 
-    def next_call(_slots: int, _is_idle: bool) -> WorkerCall | None:
+    def next_call(_slots: int, _is_idle: bool, _resources: Resources) -> WorkerCall | None:
         return WorkerCall(attempt, waiting.popleft()) if waiting else None
 
     for call, came in run.workers.each((function, run.io_retries), next_call):

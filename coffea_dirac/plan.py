@@ -162,7 +162,7 @@ def look_up(cache: StageCache, plan: Plan, stage: str) -> None:
     for position, (item, key) in enumerate(zip(plan.items, plan.keys, strict=True)):
         if key not in rows:
             continue
-        row, reason = choose(rows[key], checker, _metadata_of(item, digests), plan.named_files)
+        row, reason = choose(rows[key], checker, metadata_of(item, digests), plan.named_files)
         if row is not None:
             plan.rows[position] = row
         elif reason is not None:
@@ -190,7 +190,7 @@ def leaves(plan: Plan) -> list[Leaf]:
     return found
 
 
-def _metadata_of(item: Any, digests: dict[tuple[Any, str], str]) -> Callable[[str], str]:
+def metadata_of(item: Any, digests: dict[tuple[Any, str], str]) -> Callable[[str], str]:
     """Return what digests the metadata of a work item by name; `digests` are those already made, of what items share.
 
     The items of a file share their ``usermeta``, by ``id``: the plan holds them all.

@@ -14,6 +14,7 @@ from coffea_dirac.messages import processing_error
 from coffea_dirac.plan import Plan, Run
 from coffea_dirac.reading import Reader
 from coffea_dirac.report import Report
+from coffea_dirac.resources import ORDINARY, Blocked, Resources
 from coffea_dirac.task import TASKS, Task
 from coffea_dirac.verifying import Verification, shown
 from coffea_dirac.work import Item, Receipt, read_only_keeper
@@ -47,7 +48,7 @@ def recheck(run: Run, plan: Plan, task: Task, blob: bytes, report: Report) -> No
         return
     at_most = len(due)
 
-    def next_call(slots: int, is_idle: bool) -> Call | None:
+    def next_call(slots: int, is_idle: bool, resources: Resources) -> Call | None:
         return Call(verify_item, (due[-1].position, due[-1].item, due[-1].row), due.pop()) if due else None
 
     for call, came in run.workers.each(blob, next_call, at_most=at_most):
@@ -58,6 +59,8 @@ def recheck(run: Run, plan: Plan, task: Task, blob: bytes, report: Report) -> No
             raise processing_error(one.item, task.call, came)
         else:
             report.verified += came.verified
+            for text in came.notes:
+                report.note(text)
 
 
 def _lost(one: _Due, due: list[_Due], report: Report) -> None:
@@ -76,10 +79,15 @@ def verify_item(blob: bytes, position: int, item: Any, row: Row) -> Receipt:
     # The stages of a work item that is verified are verified too: the one that differs is named.
     whole = replace(task, verification=Verification(1.0, task.verification.tolerance))
     with Reader(task.call) as reader:
-        work = Item(whole, read_only_keeper(task), reader, item)
+        work = Item(whole, read_only_keeper(task), reader, item, None if task.inline else ORDINARY)
         try:
             result = with_retries(work.attempt, task.io_retries, reader.close)
             verified = [*work.verified, *_compared(whole, row, result["out"])]
+        except Blocked as blocked:
+            text = (
+                f"{shown('a work item', row.info)} is loaded and not verified: that needs another worker, for {blocked}"
+            )
+            return Receipt(position, notes=(text,))
         except Exception as error:  # noqa: BLE001 - reported with its place; the submitter raises it
             where = user_line(error)
             return Receipt(position, error=told(error, inline=task.inline), where=where)

@@ -8,9 +8,10 @@ from typing import Any
 
 from coffea_dirac import codecs
 from coffea_dirac.discovery import unrecorded
-from coffea_dirac.evaluation import Blocked, Evaluator, Place
+from coffea_dirac.evaluation import Evaluator, Place
 from coffea_dirac.handles import Handle
 from coffea_dirac.keeper import Keeper, Kept
+from coffea_dirac.resources import Blocked
 from coffea_dirac.verifying import Verification, shown
 
 Make = Callable[[Keeper, Place, Callable[[str], None]], Evaluator]
@@ -60,8 +61,8 @@ class VerifyingEvaluator(Evaluator):
             try:
                 again.pull(handle.arguments.parents)
                 computed = payload if handle.stage.writes else again.computed(handle)
-            except Blocked:
-                self._note(f"{handle.stage.name} is loaded and not verified: that needs {handle.stage.resources}")
+            except Blocked as blocked:
+                self._note(f"{handle.stage.name} is loaded and not verified: that needs another worker, for {blocked}")
                 continue
             if not handle.stage.writes:
                 with unrecorded():

@@ -26,6 +26,7 @@ from coffea_dirac.plan import Plan, Run, make_plan, stage_name
 from coffea_dirac.progress import progress
 from coffea_dirac.rechecking import recheck
 from coffea_dirac.report import DatasetReport, Report, Skipped
+from coffea_dirac.resources import Resources
 from coffea_dirac.task import Task, reading_of, schema_settings
 from coffea_dirac.verifying import NEVER
 from coffea_dirac.workers import Call
@@ -120,12 +121,13 @@ class Processing:
         raise StoreError(f"records of {self.run.cache!r} got lost {ROUNDS} times while they were merged")
 
     def _work_at_workers(self, computing: Computing, merging: Merging, *, at_most: int) -> None:
-        def next_call(slots: int, is_idle: bool) -> Call | None:
-            merge = merging.next_call(is_last=computing.is_last)
-            return merge or computing.next_call(slots, is_idle)
+        def next_call(slots: int, is_idle: bool, resources: Resources) -> Call | None:
+            merge = None if resources else merging.next_call(is_last=computing.is_last)
+            return merge or computing.next_call(slots, is_idle, resources)
 
         # Closed at once, also after an error: what is in flight is cancelled then.
-        with closing(self.run.workers.each(merging.blob, next_call, at_most=at_most)) as arrivals:
+        lanes = computing.lanes.kinds, computing.waiting_for
+        with closing(self.run.workers.each(merging.blob, next_call, at_most=at_most, lanes=lanes)) as arrivals:
             for call, came in arrivals:
                 with deferred_interrupt():
                     if isinstance(call.about, Bundle):

@@ -22,7 +22,7 @@ class Placeholder:
     """
 
     def __init__(self, metadata: dict[str, Any], n_entries: int | None = None) -> None:
-        vars(self).update(metadata=metadata, _n_entries=n_entries, _was_asked=False)
+        vars(self).update(metadata=metadata, _n_entries=n_entries, _was_asked=False, _was_counted=False)
 
     def _ask(self, what: str) -> NoReturn:
         # Noted too: code may catch even this.
@@ -36,6 +36,7 @@ class Placeholder:
 
     def __len__(self) -> int:
         n: int | None = vars(self)["_n_entries"]
+        vars(self)["_was_counted"] = True
         return n if n is not None else self._ask("len()")
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -53,6 +54,11 @@ class Placeholder:
 def was_asked(placeholder: Placeholder) -> bool:
     """Return whether data was asked for, even if nobody heard the answer."""
     return bool(vars(placeholder)["_was_asked"])
+
+
+def was_counted(placeholder: Placeholder) -> bool:
+    """Return whether the number of entries was asked for."""
+    return bool(vars(placeholder)["_was_counted"])
 
 
 def _asking(name: str) -> Callable[..., Any]:

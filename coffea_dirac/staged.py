@@ -16,11 +16,11 @@ from coffea.processor import ProcessorABC
 from coffea_dirac.context import let
 from coffea_dirac.discovery import RecordingMetadata, Window, metadata_digest, recording
 from coffea_dirac.errors import FingerprintError
-from coffea_dirac.evaluation import Evaluator, Place
+from coffea_dirac.evaluation import Evaluator, Place, runs_all
 from coffea_dirac.handles import ACTIVE, Graph, handles_in, replaced
 from coffea_dirac.interfaces import Json, Outcome
 from coffea_dirac.keeper import Keeper
-from coffea_dirac.sources import DataNeeded, ItemSource, Placeholder, was_asked
+from coffea_dirac.sources import DataNeeded, ItemSource, Placeholder, was_asked, was_counted
 from coffea_dirac.stages import Templates
 
 
@@ -49,7 +49,7 @@ class ItemPlace:
     n_entries: int
     info: Mapping[str, Json]
     ignored: list[str]
-    can_run: Callable[[Mapping[str, float]], bool] = lambda resources: True
+    can_run: Callable[[Mapping[str, float]], bool] = runs_all
 
 
 class StagedProcessor(ProcessorABC):  # type: ignore[misc]
@@ -90,6 +90,8 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         self.source = ItemSource(place.source, self._no_data)
         self._evaluator = evaluator(keeper, where, note)
         self._graph = Graph(templates, self._evaluator.value, self.source)
+        self.reads: dict[str, str] = {}
+        self.counts_entries = False
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -126,6 +128,8 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         self.source.opens_by(lambda: self.dress(opened()))
         try:
             out = self._called(placeholder)
+            self.reads = dict(self._window.metadata)
+            self.counts_entries = was_counted(placeholder)
         except DataNeeded:
             return False, None
         except Exception:

@@ -26,6 +26,7 @@ from coffea_dirac.keeper import Keeper
 from coffea_dirac.reading import Opened, Reader, checked, is_known
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.reevaluation import evaluator_of
+from coffea_dirac.resources import Blocked, Grant, resources_of
 from coffea_dirac.sealed import is_wanted
 from coffea_dirac.staged import ItemPlace, StagedProcessor, source_identity
 from coffea_dirac.stages import Templates
@@ -35,7 +36,11 @@ from coffea_dirac.task import TASKS, Task
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker says of one work item: where its record lies, or its payload, or its value, or what went wrong."""
+    """What a worker says of one work item: where its record lies, or its payload, or its value, or what went wrong.
+
+    Of one that is blocked it says what that `needs`, `where` says for which stages, and `found` where the records lie
+    that it has come by.  `stage_rows`, of the last receipt of a bundle, are those of all stages that were kept.
+    """
 
     position: int
     row: Row | None = None
@@ -51,13 +56,21 @@ class Receipt:
     where: str = ""
     key: str = ""
     stage_rows: tuple[Row, ...] = ()
+    needs: Grant | None = None
+    found: tuple[Row, ...] = ()
     outcomes: tuple[Outcome, ...] = ()
     notes: tuple[str, ...] = ()
     site: str = ""
     verified: tuple[str, ...] = ()
 
 
-def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) -> list[Receipt]:
+def run_bundle(
+    blob: bytes,
+    name: str,
+    items: Sequence[tuple[int, Any, str]],
+    grant: Grant | None = None,
+    rows: Sequence[Row] = (),
+) -> list[Receipt]:
     """Process the work items of one bundle in order and return a receipt for each that was reached.
 
     Parameters
@@ -69,9 +82,13 @@ def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) ->
         kept.
     items : sequence of (position, WorkItem, key)
         An empty key means that the result is not to be kept.
+    grant : Grant, optional
+        Which stages may run: all of them if there is none, or if all is done in the submitter's process.
+    rows : sequence of Row
+        Records of this run that the index of this process may not have yet.
     """
     task = TASKS.get(blob)
-    shelf = _Shelf(task, name)
+    shelf = _Shelf(task, name, None if task.inline else grant, rows)
     try:
         with Reader(task.call) as reader:
             for position, item, key in items:
@@ -88,8 +105,9 @@ def run_bundle(blob: bytes, name: str, items: Sequence[tuple[int, Any, str]]) ->
 class _Shelf:
     """Where a bundle's results go: into the store by a keeper, or nowhere once that has failed."""
 
-    def __init__(self, task: Task, name: str) -> None:
+    def __init__(self, task: Task, name: str, grant: Grant | None, rows: Sequence[Row]) -> None:
         self.receipts: list[Receipt] = []
+        self.grant = grant
         index = functools.partial(index_of, task) if task.store is not None else None
         self.keeper = Keeper(task.store, task.session, name, index)
         if task.store is not None and task.session:
@@ -97,6 +115,8 @@ class _Shelf:
                 self.keeper.note(packs.bundle_rows(task.store, task.session, name))
             except StoreError as error:
                 self.keeper.give_up(error)
+        if rows:
+            self.keeper.learn(rows)
         self._rows = {row.key: row for row in self.keeper.rows}
         self._earlier = dict(self._rows)
 
@@ -115,11 +135,24 @@ class _Shelf:
         """Return the receipts with rows instead of payloads wherever the store took the record."""
         self.keeper.flush()
         self._place()
+        self.receipts = [self._found(r) if r.needs is not None else r for r in self.receipts]
         if self.receipts:
             of_items = {receipt.key for receipt in self.receipts}
             rows = tuple(row for row in self.keeper.rows if row.key not in of_items)
             self.receipts[-1] = replace(self.receipts[-1], stage_rows=rows)
         return self.receipts
+
+    def _found(self, receipt: Receipt) -> Receipt:
+        """Return the receipt of a blocked work item with what the store has for whoever goes on with it."""
+        assert receipt.needs is not None, "asked for blocked ones only"
+        rows = [row for outcome in receipt.outcomes for row in self.keeper.look_up(outcome.fingerprint)]
+        needs, problem = receipt.needs, self.keeper.problem
+        if problem and self.grant is not None:
+            # Nothing that was done here will be found.
+            needs = Grant(resources_of(needs.resources, self.grant.resources))
+        return replace(
+            receipt, needs=needs, store_problem=problem, found=tuple(row for row in rows if isinstance(row, Row))
+        )
 
     def _place(self) -> None:
         self._rows.update({row.key: row for row in self.keeper.rows})
@@ -168,9 +201,19 @@ def finished(position: int, row: Row) -> Receipt:
 
 def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any, key: str) -> Receipt:
     started = time.perf_counter()
-    work = Item(task, shelf.keeper, reader, item)
+    work = Item(task, shelf.keeper, reader, item, shelf.grant)
     try:
         result = with_retries(work.attempt, task.io_retries, reader.close)
+    except Blocked as blocked:
+        assert shelf.grant is not None, "without a grant all may run"
+        return Receipt(
+            position,
+            needs=blocked.asks(shelf.grant, has_advanced=any(o.outcome != "loaded" for o in work.outcomes)),
+            where=str(blocked),
+            seconds=time.perf_counter() - started,
+            metrics=blocked.metrics,
+            **work.told(),
+        )
     except Exception as error:  # noqa: BLE001 - reported with its place; the submitter raises it
         done = work.told()
         skip = task.call.skipbadfiles and not task.call.use_result_type
@@ -186,17 +229,27 @@ def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any
 class Item:
     """One work item at a worker, as often as it is attempted."""
 
-    def __init__(self, task: Task, keeper: Keeper, reader: Reader, item: Any) -> None:
+    def __init__(self, task: Task, keeper: Keeper, reader: Reader, item: Any, grant: Grant | None = None) -> None:
         self._task, self._keeper, self._reader, self._item = task, keeper, reader, item
+        self._grant = grant
         self._metadata = item_metadata(item)
         self.window = Window()
-        self.outcomes: list[Outcome] = []
+        self._attempts: list[StagedProcessor] = []
         self.notes: list[str] = []
         self.verified: list[str] = []
 
     def told(self) -> dict[str, Any]:
         """Return what a receipt says of the stages."""
         return {"outcomes": tuple(self.outcomes), "notes": tuple(self.notes), "verified": tuple(self.verified)}
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """What came of stages; what an earlier attempt computed was computed, though the last one found it."""
+        found: dict[str, Outcome] = {}
+        for outcome in (o for processor in self._attempts for o in processor.outcomes):
+            if outcome.outcome != "loaded" or outcome.fingerprint not in found:
+                found[outcome.fingerprint] = outcome
+        return list(found.values())
 
     def attempt(self) -> dict[str, Any]:
         """Return ``{"out": .., "metrics": ..}``."""
@@ -244,15 +297,21 @@ class Item:
 
     def _measured(self, processor: Any, opened: Opened | list[Opened], process: Callable[[], Any]) -> dict[str, Any]:
         started = time.perf_counter()
-        out = checked(self._item, process)
-        last = opened if isinstance(opened, Opened) else opened[0] if opened else None
-        metrics = {
-            "bytesread": last.bytes_read() if last is not None else 0,
-            "columns": processor.read_columns,
-            "entries": len(self._item),
-            "processtime": time.perf_counter() - started,
-        }
-        return {"out": out, "metrics": metrics}
+
+        def metrics() -> dict[str, Any]:
+            last = opened if isinstance(opened, Opened) else opened[0] if opened else None
+            return {
+                "bytesread": last.bytes_read() if last is not None else 0,
+                "columns": processor.read_columns,
+                "entries": len(self._item),
+                "processtime": time.perf_counter() - started,
+            }
+
+        try:
+            return {"out": checked(self._item, process), "metrics": metrics()}
+        except Blocked as blocked:
+            blocked.metrics = metrics()
+            raise
 
     def _processor(self) -> StagedProcessor:
         """Return the user's processor with a window and a graph of its own, for one attempt."""
@@ -266,7 +325,7 @@ class Item:
             len(item),
             _facts(item),
             ignored,
-            has_resources,
+            self._can_run,
         )
         processor = StagedProcessor(
             task.call.processor,
@@ -277,8 +336,12 @@ class Item:
             self._note,
             evaluator=evaluator_of(task.verification),
         )
-        self.outcomes, self.verified = processor.outcomes, processor.verified
+        self._attempts.append(processor)
+        self.verified = processor.verified
         return processor
+
+    def _can_run(self, wanted: Mapping[str, float]) -> bool:
+        return self._grant is None or self._grant.allows(wanted)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
@@ -286,17 +349,6 @@ class Item:
 
 
 _NEEDS_DATA = object()
-
-
-def has_resources(wanted: Mapping[str, float]) -> bool:
-    """Whether this worker has been started with such resources; a process that is no worker has all."""
-    from distributed import get_worker
-
-    try:
-        here = get_worker().state.total_resources
-    except ValueError:
-        return True
-    return all(here.get(name, 0) >= amount for name, amount in wanted.items())
 
 
 def _facts(item: Any) -> dict[str, Json]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 import queue
 import time
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from coffea_dirac.dirac.start_scheduler import MEMORY_TOPIC, PREFIX, add_teller, is_bundle
 from coffea_dirac.dispatch import WINDOW
 from coffea_dirac.errors import ConfigurationError, JobServiceError
+from coffea_dirac.resources import Resources, places
 from coffea_dirac.sealed import opened, run_sealed, sealed
 
 # How long a run waits for the first worker, and without any worker left, before it stops and says so.
 NO_WORKER_DEADLINE_S = 300.0
+# How long a run that has nothing else to do waits for a worker that has what a stage needs.
+FITTING_DEADLINE_S = 10.0
 _TICK_S = 1.0
 RESENT_AT_MOST = 10
 
@@ -101,7 +104,12 @@ class Workers:
         return client
 
     def each(
-        self, shared: Any, next_call: Callable[[int, bool], Call | None], *, at_most: int | None = None
+        self,
+        shared: Any,
+        next_call: NextCall,
+        *,
+        at_most: int | None = None,
+        lanes: tuple[Sequence[Resources], Callable[[], Sequence[Resources]]] = ((), tuple),
     ) -> Generator[tuple[Call, Any]]:
         """Run calls at the workers and yield each with its result as it comes; stop when there are no more.
 
@@ -110,10 +118,14 @@ class Workers:
         shared : object
             First argument of every call, shipped to each worker once.
         next_call : callable
-            (number of slots, whether nothing is in flight) -> the next call, None if there is none now; asked
-            whenever a slot is free.  There is an end when it gives none and nothing is in flight.
+            (number of slots, whether nothing is in flight, resources) -> the next call for workers with these
+            resources, None if there is none now; asked whenever a slot is free.  There is an end when it gives none
+            and nothing is in flight.  No slots: there is no such worker, and none came in time.
         at_most : int, optional
             How many calls there will be at most; so many workers are started, not more.
+        lanes : (sequence of Resources, callable)
+            What calls may need, apart from nothing: workers that have it are left to them.  And what calls are waiting
+            for now.
 
         Yields
         ------
@@ -121,10 +133,10 @@ class Workers:
             The result is a `Lost` if the workers that had the call died.
         """
         if self.inline:
-            while (call := next_call(1, True)) is not None:
+            while (call := next_call(1, True, ())) is not None:
                 yield call, call.function(shared, *call.arguments)
             return
-        yield from _Stream(self.client(at_most), shared, next_call).results()
+        yield from _Stream(self.client(at_most), shared, next_call, *lanes).results()
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +146,10 @@ class Call:
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     about: Any = None
+    resources: Resources = ()
+
+
+NextCall = Callable[[int, bool, Resources], Call | None]
 
 
 @dataclass(frozen=True)
@@ -167,13 +183,24 @@ def _client_of(cluster: Any) -> Any:
 class _Stream:
     """A window of tasks in flight; every future is released as soon as its result is here."""
 
-    def __init__(self, client: Any, shared: Any, next_call: Callable[[int, bool], Call | None]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        shared: Any,
+        next_call: NextCall,
+        kinds: Sequence[Resources] = (),
+        waiting_for: Callable[[], Sequence[Resources]] = tuple,
+    ) -> None:
         self._client, self._next_call = client, next_call
+        self._kinds, self._waiting_for = kinds, waiting_for
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._flying: dict[Any, Call] = {}
+        self._bound: dict[Any, Set[str]] = {}
         self._name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
         self._n = 0
-        self._slots, self._looked, self._last_worker = 1, float("-inf"), time.monotonic()
+        self._workers: dict[str, Any] = {}
+        self._capacity: dict[Resources, int] = {}
+        self._looked, self._last_worker = float("-inf"), time.monotonic()
         self._memory: dict[str, tuple[int, int]] = {}
         self._value, self._shared, self._resent = shared, self._send(shared), 0
         self._tells_each = _tells_each_death(client)
@@ -186,12 +213,16 @@ class _Stream:
         try:
             while True:
                 self._look_at_workers()
-                while len(self._flying) < self._slots * WINDOW and self._submit():
-                    pass
+                for resources in ((), *self._waiting_for()):
+                    self._fill(resources)
                 if not self._flying:
-                    return
+                    if not (lacking := self._waiting_for()):
+                        return
+                    self._wait_for_fitting(lacking)
+                    continue
                 future = self._wait()
                 call = self._flying.pop(future)
+                self._bound.pop(future, None)
                 result = self._result(future, call)
                 future.release()
                 if result is not None:
@@ -201,14 +232,37 @@ class _Stream:
                 self._client.cancel(list(self._flying))
             self._shared.release()
 
-    def _submit(self) -> bool:
-        call = self._next_call(self._slots, not self._flying)
-        if call is not None:
+    def _slots(self, resources: Resources) -> int:
+        """Return how many calls that need `resources` run at once; an ordinary one waits for the first worker."""
+        if resources not in self._capacity:
+            found = sum(places(self._workers, self._kinds, resources).values())
+            self._capacity[resources] = found or (0 if resources else 1)
+        return self._capacity[resources]
+
+    def _fill(self, resources: Resources) -> None:
+        slots = self._slots(resources)
+        flying = sum(call.resources == resources for call in self._flying.values())
+        while flying < slots * WINDOW:
+            call = self._next_call(slots, not self._flying, resources)
+            if call is None:
+                return
             self._fly(call)
-        return call is not None
+            flying += 1
+
+    def _wait_for_fitting(self, lacking: Sequence[Resources]) -> None:
+        """Wait for a worker that has what calls wait for; say so to whom they belong if none comes."""
+        deadline = time.monotonic() + FITTING_DEADLINE_S
+        while not any(map(self._slots, lacking)):
+            if time.monotonic() > deadline:
+                for resources in lacking:
+                    self._next_call(0, True, resources)
+                return
+            time.sleep(_TICK_S / 4)
+            self._look_at_workers()
 
     def _fly(self, call: Call) -> None:
         self._n += 1
+        bound = frozenset(places(self._workers, self._kinds, ())) if self._kinds and not call.resources else None
         # Earlier work first: the merge can then begin at the front.
         future = self._client.submit(
             run_sealed,
@@ -217,8 +271,12 @@ class _Stream:
             key=f"{self._name}-{self._n}",
             pure=False,
             priority=-self._n,
+            resources=dict(call.resources) or None,
+            workers=sorted(bound) if bound else None,
         )
         self._flying[future] = call
+        if bound:
+            self._bound[future] = bound
         future.add_done_callback(self._done.put)
 
     def _result(self, future: Any, call: Call) -> Any:
@@ -265,7 +323,10 @@ class _Stream:
         while True:
             self._look_at_workers()
             try:
-                return self._done.get(timeout=_TICK_S)
+                future = self._done.get(timeout=_TICK_S)
+                if future in self._flying:
+                    return future
+                # It was taken back.
             except queue.Empty:
                 if self._client.status not in ("running", "connecting"):
                     raise JobServiceError(
@@ -285,9 +346,14 @@ class _Stream:
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
         for address, worker in workers.items():
             self._memory[address] = (int(worker["metrics"].get("memory", 0)), int(worker.get("memory_limit") or 0))
-        threads = sum(worker["nthreads"] for worker in workers.values())
-        if threads:
-            self._slots, self._last_worker = threads, now
+        self._workers, self._capacity = workers, {}
+        for future in [f for f, bound in self._bound.items() if bound.isdisjoint(workers) and not f.done()]:
+            # All workers it was meant for have gone, and others would not get it.
+            del self._bound[future]
+            self._fly(self._flying.pop(future))
+            self._client.cancel(future)
+        if any(worker["nthreads"] for worker in workers.values()):
+            self._last_worker = now
         elif now > self._last_worker + self._deadline_s:
             raise JobServiceError(
                 f"no worker has been there for {self._deadline_s:.0f} s: all were lost and none came again; run "

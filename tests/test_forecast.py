@@ -15,6 +15,7 @@ from test_stages_runner import Scene
 
 from coffea_dirac import StageCache
 from coffea_dirac.errors import ConfigurationError
+from coffea_dirac.symbolic import Shape, Shapes
 
 pytestmark = pytest.mark.core
 
@@ -144,6 +145,61 @@ def test_a_process_that_asks_for_data_is_planned_by_work_items_only(scene: Scene
     assert found["stages"] == {}
     assert found["counts"]["computed"] == found["items"]["misses"] == 4
     assert "asks for data" in " ".join(found["notes"])
+
+
+@pytest.mark.parametrize(
+    ("line", "calls"),
+    [
+        ("", 2),
+        ("events.metadata['entrystart']", 4),
+        ("len(events) > 49", 2),
+        ("events.metadata['filename']", 2),
+        ("list(events.metadata)", 2),
+    ],
+)
+def test_process_is_called_once_for_work_items_that_look_the_same_to_it(scene: Scene, line: str, calls: int) -> None:
+    scene.run("inline")
+    scene.edit("pt > 30", "pt > 25")
+    scene.edit("# before", f"open('called.txt', 'a').write('x'); {line or 'pass'}")
+    found = planned(scene)
+    assert len((scene.folder / "called.txt").read_text()) == calls
+    ran = scene.run("inline")
+    assert {name: n["computed"] for name, n in found["stages"].items() if n["computed"]} == ran["ran"]
+    assert ran["ran"] == {"a": 4, "b": 4, "y": 4}
+
+
+def test_metadata_that_decide_what_process_calls_give_each_work_item_its_own_stages(scene: Scene) -> None:
+    scene.edit("# before", "first = events.metadata['entrystart'] == 0")
+    scene.edit("y(b(a(events)), d(c(events))", "y(b(a(events)), d(c(events)) if first else b(a(events))")
+    found, ran = planned(scene), scene.run("inline")
+    assert (
+        {name: n["computed"] for name, n in found["stages"].items()}
+        == ran["ran"]
+        == {"a": 4, "b": 4, "c": 2, "d": 2, "y": 4}
+    )
+
+
+def test_a_shape_fits_where_all_that_was_asked_for_is_the_same() -> None:
+    shape = Shape("source", {"xsec": "1"}, None, ())
+    assert shape.fits({"xsec": "1", "more": "2"}.__getitem__, 7)
+    assert not shape.fits({"xsec": "2"}.__getitem__, 7)
+    assert not Shape("source", {"xsec": "unfingerprintable"}, None, ()).fits(lambda name: "unfingerprintable", 7)
+    assert Shape("source", {}, 7, ()).fits(str, 7)
+    assert not Shape("source", {}, 7, ()).fits(str, 8)
+
+
+def test_the_last_shapes_of_a_group_are_tried_the_newest_first() -> None:
+    shapes = Shapes()
+    for n in range(6):
+        shapes.add("ttbar", Shape(f"source {n}", {}, n if n < 5 else None, ()))
+    found = [shapes.find("ttbar", str, n) for n in (4, 1)]
+    assert [shape and shape.source for shape in found] == ["source 5", "source 5"]
+    assert shapes.find("wjets", str, 4) is None
+    only_counted = Shapes()
+    for n in range(6):
+        only_counted.add("ttbar", Shape(f"source {n}", {}, n, ()))
+    assert only_counted.find("ttbar", str, 1) is None
+    assert only_counted.find("ttbar", str, 2) is not None
 
 
 def test_templates_can_be_switched_off(scene: Scene) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from coffea_dirac.calls import item_metadata
 from coffea_dirac.discovery import metadata_digest
-from coffea_dirac.plan import _metadata_of
+from coffea_dirac.plan import metadata_of
 
 pytestmark = pytest.mark.core
 
@@ -29,7 +29,7 @@ def test_metadata_that_work_items_share_is_digested_once_and_never_taken_for_tha
     items = [WorkItem(**{**vars(item), "usermeta": shared[n % len(shared)]}) for item, n in planned]
     digests = {}
     for item in items:
-        of = _metadata_of(item, digests)
+        of = metadata_of(item, digests)
         for name in NAMES:
             assert of(name) == metadata_digest(item_metadata(item), name), (item, name)
     metadata, datasets, files = (
