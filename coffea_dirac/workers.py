@@ -15,7 +15,7 @@ from typing import Any
 from coffea_dirac.dirac.start_scheduler import MEMORY_TOPIC, PREFIX, add_teller, is_bundle
 from coffea_dirac.dispatch import WINDOW
 from coffea_dirac.errors import ConfigurationError, JobServiceError
-from coffea_dirac.resources import Resources, places
+from coffea_dirac.resources import Resources, is_covered, places
 from coffea_dirac.sealed import opened, run_sealed, sealed
 
 # How long a run waits for the first worker, and without any worker left, before it stops and says so.
@@ -200,6 +200,7 @@ class _Stream:
         self._n = 0
         self._workers: dict[str, Any] = {}
         self._capacity: dict[Resources, int] = {}
+        self._last_fitting: dict[Resources, float] = {}
         self._looked, self._last_worker = float("-inf"), time.monotonic()
         self._memory: dict[str, tuple[int, int]] = {}
         self._value, self._shared, self._resent = shared, self._send(shared), 0
@@ -233,11 +234,16 @@ class _Stream:
             self._shared.release()
 
     def _slots(self, resources: Resources) -> int:
-        """Return how many calls that need `resources` run at once; an ordinary one waits for the first worker."""
+        """Return how many calls that need `resources` run at once; one waits for a worker that may come."""
         if resources not in self._capacity:
             found = sum(places(self._workers, self._kinds, resources).values())
-            self._capacity[resources] = found or (0 if resources else 1)
+            self._capacity[resources] = found or int(not resources or self._may_come(resources))
         return self._capacity[resources]
+
+    def _may_come(self, resources: Resources) -> bool:
+        """Whether the cluster has a group of workers with `resources`: it starts one when it sees a task for it."""
+        groups = getattr(getattr(self._client.cluster, "jobs", None), "groups", ())
+        return any(is_covered(resources, group.resources) for group in groups)
 
     def _fill(self, resources: Resources) -> None:
         slots = self._slots(resources)
@@ -352,6 +358,7 @@ class _Stream:
             del self._bound[future]
             self._fly(self._flying.pop(future))
             self._client.cancel(future)
+        self._look_at_fitting(now)
         if any(worker["nthreads"] for worker in workers.values()):
             self._last_worker = now
         elif now > self._last_worker + self._deadline_s:
@@ -359,6 +366,16 @@ class _Stream:
                 f"no worker has been there for {self._deadline_s:.0f} s: all were lost and none came again; run "
                 "again, what is kept is loaded"
             )
+
+    def _look_at_fitting(self, now: float) -> None:
+        for resources in {call.resources for call in self._flying.values() if call.resources}:
+            if places(self._workers, self._kinds, resources):
+                self._last_fitting[resources] = now
+            elif now > self._last_fitting.setdefault(resources, now) + self._deadline_s:
+                raise JobServiceError(
+                    f"no worker with {dict(resources)}, which a stage needs, has been there for {self._deadline_s:.0f} "
+                    "s; run again, what is kept is loaded"
+                )
 
 
 def _tells_each_death(client: Any) -> bool:
