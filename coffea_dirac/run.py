@@ -27,7 +27,7 @@ from coffea_dirac.progress import progress
 from coffea_dirac.rechecking import recheck
 from coffea_dirac.report import DatasetReport, Report, Skipped
 from coffea_dirac.resources import Resources
-from coffea_dirac.task import Task, reading_of, schema_settings
+from coffea_dirac.task import Task, reading_of, schema_settings, stage_options
 from coffea_dirac.verifying import NEVER
 from coffea_dirac.workers import Call
 
@@ -174,6 +174,7 @@ def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
         inline=run.workers.inline,
         collect=run.collect,
         has_stages=has_stages,
+        stage_options=stage_options(template.stages) if template is not None else {},
         versions=run.versions,
         verification=run.cache.verification if run.cache is not None else NEVER,
         reading=reading_of(call, versions=run.versions) if has_stages else "",

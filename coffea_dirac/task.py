@@ -13,7 +13,7 @@ import pickle
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,7 @@ class Task:
     inline: bool = False
     collect: bool = False
     has_stages: bool = False
+    stage_options: Mapping[tuple[str, str], tuple[bool, dict[str, float]]] = field(default_factory=dict)
     versions: Versions = "exact"
     verification: Verification = NEVER
     reading: str = ""
@@ -161,7 +162,11 @@ def _checked(blob: bytes) -> Task:
     lake.know(*task.lake)
     codecs.offer(task.call.processor)
     expected = task.template
-    if expected is None or template_of(task.call, expected.sources, versions=task.versions).digest == expected.digest:
+    if expected is None:
+        return task
+    found = template_of(task.call, expected.sources, versions=task.versions)
+    if found.digest == expected.digest:
+        _settle_stages(task, found.stages)
         return task
     # This process may have imported the user's modules before they were edited: forget them once and look again.
     for name in modules:
@@ -172,7 +177,20 @@ def _checked(blob: bytes) -> Task:
     found = template_of(task.call, expected.sources, versions=task.versions)
     if found.digest != expected.digest:
         raise CodeMismatchError(_mismatch(task.stage, expected, found))
+    _settle_stages(task, found.stages)
     return task
+
+
+def stage_options(stages: Iterable[Any]) -> dict[tuple[str, str], tuple[bool, dict[str, float]]]:
+    """Return what is no part of a fingerprint: whether a stage is kept, and what it needs of a worker."""
+    return {(s.function.__module__, s.function.__qualname__): (s.keep, s.resources) for s in stages}
+
+
+def _settle_stages(task: Task, stages: Iterable[Any]) -> None:
+    """Take over such options: this process may have imported the stages before they were edited."""
+    for stage in stages:
+        name = stage.function.__module__, stage.function.__qualname__
+        stage.keep, stage.resources = task.stage_options.get(name, (stage.keep, stage.resources))
 
 
 def _import_from(cwd: str, sys_path: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,15 @@ def mixed() -> Iterator[Client]:
         for name, resources in (("cpu", {}), ("gpu", {"GPU": 1}))
     }
     scheduler = {"cls": Scheduler, "options": {"dashboard_address": ":0"}}
-    with SpecCluster(spec, scheduler=scheduler) as cluster, Client(cluster, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=120)
-        yield client
+    cluster = SpecCluster(spec, scheduler=scheduler)
+    try:
+        with Client(cluster, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=120)
+            yield client
+    finally:
+        # On a busy machine its workers take longer to end than it waits for them.
+        with suppress(TimeoutError):
+            cluster.close(timeout=60)
 
 
 @dataclass
