@@ -154,7 +154,7 @@ def test_a_process_that_asks_for_data_is_planned_by_work_items_only(scene: Scene
         ("events.metadata['entrystart']", 4),
         ("len(events) > 49", 2),
         ("events.metadata['filename']", 2),
-        ("list(events.metadata)", 2),
+        ("list(events.metadata)", 4),
     ],
 )
 def test_process_is_called_once_for_work_items_that_look_the_same_to_it(scene: Scene, line: str, calls: int) -> None:
