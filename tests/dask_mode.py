@@ -128,7 +128,8 @@ def as_json(value: Any) -> Any:
         view = value.view(flow=True)
         return {"type": type(value).__name__, "value": view["value"].tolist(), "variance": view["variance"].tolist()}
     if isinstance(value, ak.Array):
-        return {"type": str(value.type), "value": value.to_list()}
+        kind = str(ak.type(ak.without_parameters(value)))
+        return {"type": kind, "parameters": value.layout.parameters, "value": value.to_list()}
     return value if isinstance(value, str) else {"type": type(value).__name__, "value": float(value)}
 
 

@@ -6,6 +6,7 @@ import abc
 import dataclasses
 import enum
 import functools
+import operator
 import re
 import sys
 import types
@@ -68,9 +69,25 @@ def patches(walker: Walker, value: type) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for base in value.__mro__:
         if base.__flags__ & _HEAP_TYPE and origin_of(base.__module__).kind in ("installed", "stdlib"):
-            for name in sorted(n for n, v in list(vars(base).items()) if _is_users(v)):
+            for name in _patched(base):
                 found[f"{base.__qualname__}.{name}"] = walker.encode(vars(base)[name])
     return found
+
+
+_MOST_CLASSES = 4096
+_looked_at: dict[type, tuple[tuple[str, ...], tuple[Any, ...], tuple[str, ...]]] = {}
+
+
+def _patched(base: type) -> tuple[str, ...]:
+    """Return the names of attributes that are the user's; nothing is looked at while all are the same objects."""
+    attributes = dict(vars(base))
+    names, found = tuple(attributes), tuple(attributes.values())
+    known = _looked_at.get(base)
+    if known is None or known[0] != names or not all(map(operator.is_, known[1], found)):
+        if len(_looked_at) >= _MOST_CLASSES:
+            _looked_at.clear()
+        known = _looked_at[base] = names, found, tuple(sorted(n for n, v in attributes.items() if _is_users(v)))
+    return known[2]
 
 
 def schema(walker: Walker, value: type) -> list[Json]:

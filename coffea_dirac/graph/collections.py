@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import dask
+
 from coffea_dirac.graph import nodes
 from coffea_dirac.graph.nodes import Key
 
@@ -32,10 +34,18 @@ def asked(collections: Iterable[Any], *, is_optimised: bool) -> list[Asked]:
     found = []
     for collection in collections:
         one = collection
-        if is_optimised and nodes.is_expression(one):
+        # Before dask asks for expressions it asks the collection as it is for its keys.
+        if is_optimised and nodes.ASKS_FOR_EXPRESSIONS and nodes.is_expression(one):
             one = one.optimize()
         found.append(Asked(one, one.__dask_graph__(), one.__dask_keys__()))
     return found
+
+
+def has_own_optimisations(options: Mapping[str, Any]) -> bool:
+    """Whether dask is told to change graphs by functions that are not its own: they may change what comes out."""
+    if options.get("optimizations") or dask.config.get("optimizations", None):
+        return True
+    return any(callable(value) for name, value in dask.config.config.items() if name.endswith("_optimize"))
 
 
 def groups(found: Sequence[Asked]) -> list[list[Asked]]:

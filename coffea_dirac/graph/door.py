@@ -14,7 +14,7 @@ from coffea_dirac.context import let
 from coffea_dirac.errors import CorruptRecordError, StoreError
 from coffea_dirac.explaining import Explainer, Records
 from coffea_dirac.graph import nodes, tasks
-from coffea_dirac.graph.collections import Asked, Planned, asked, groups, optimise
+from coffea_dirac.graph.collections import Asked, Planned, asked, groups, has_own_optimisations, optimise
 from coffea_dirac.graph.doors import OPEN, SHUT
 from coffea_dirac.graph.look_up import LookUp, Outside
 from coffea_dirac.graph.nodes import Key, Table
@@ -100,6 +100,11 @@ class Door:
         self, collections: Iterable[Any], *, is_optimised: bool, options: Mapping[str, Any]
     ) -> list[Planned] | None:
         """Return stand-ins for collections, with a smaller graph; None, with one warning, if that cannot be made."""
+        if is_optimised and has_own_optimisations(options):
+            why = "dask is told to optimise it by a function that is not its own, which may change results"
+            self._cache.warn_once("a dask graph is computed as it is", why)
+            return None
+        options = {name: value for name, value in options.items() if name != "optimizations"}
         with let(OPEN, SHUT):
             try:
                 found = asked(collections, is_optimised=is_optimised)

@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import dask.base
 from dask._expr import Expr
 from dask._task_spec import (
     Alias,
@@ -310,6 +311,17 @@ def layers(graph: Mapping[Key, Any]) -> Mapping[str, Any]:
 def flat(keys: Any) -> list[Key]:
     """Return the keys in nested lists."""
     return list(flatten(keys))
+
+
+# Functions of dask that are called for what they do to an argument: no result stands for that.
+_WRITERS = {"dask.array.core": frozenset({"store_chunk", "load_store_chunk"})}
+ASKS_FOR_EXPRESSIONS = hasattr(dask.base, "collections_to_expr")
+
+
+def writes(func: Any) -> bool:
+    """Whether a function is one of dask's that write into an array of the caller's."""
+    module = getattr(func, "__module__", None)
+    return module in _WRITERS and getattr(func, "__name__", "") in _WRITERS[module]
 
 
 def is_expression(collection: Any) -> bool:

@@ -71,8 +71,7 @@ def _asking(original: Any) -> Any:
         given = list(collections) if isinstance(collections, list | tuple | set) else [collections]
         if any(isinstance(one, Planned) for one in given):
             return original(collections, optimize_graph, **options)
-        passed = {name: value for name, value in options.items() if name != "optimizations"}
-        found = door.planned(given, is_optimised=optimize_graph, options=passed)
+        found = door.planned(given, is_optimised=optimize_graph, options=options)
         return original(found or collections, optimize_graph, **options)
 
     return make

@@ -20,7 +20,7 @@ from coffea_dirac.discovery import counts, digest_path, unrecorded
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients, describe
 from coffea_dirac.fingerprint.packages import counted_version
-from coffea_dirac.fingerprint.walk import behaviours
+from coffea_dirac.fingerprint.values import canonical
 from coffea_dirac.graph import nodes
 from coffea_dirac.identity import Reading
 from coffea_dirac.interfaces import Json, Versions
@@ -59,6 +59,7 @@ class Values:
         self._memo, self._count = memo, count
         self._lasting: dict[int, tuple[Any, Ingredients]] = {}
         self._here: dict[int, tuple[Any, str]] = {}
+        self._behaviors: dict[int, tuple[Any, str]] = {}
         self._strings: dict[str, str] = {}
         self._identities: dict[tuple[str, str], str] = {}
         self._common = ""
@@ -67,7 +68,7 @@ class Values:
 
     def begin(self) -> None:
         """Forget what may have changed since the last graph: values, files, and functions that mean something else."""
-        self._here, self._strings, self._identities, self.files = {}, {}, {}, set()
+        self._here, self._behaviors, self._strings, self._identities, self.files = {}, {}, {}, {}, set()
         for name, (_, found) in list(self._lasting.items()):
             if found.guard is None or not found.guard.holds():
                 del self._lasting[name]
@@ -103,6 +104,8 @@ class Values:
         return self.inner(found, refer)
 
     def _call(self, call: nodes.Call, refer: Refer) -> str:
+        if nodes.writes(call.func):
+            raise FingerprintError(call.func.__name__, "it writes into an array: what it does is no result to be kept")
         args = ",".join([self.value(a, refer) for a in call.args])
         named = ",".join([f"{_text(k)}={self.value(v, refer)}" for k, v in sorted(call.kwargs.items())])
         return f"{self.value(call.func, refer)};{args};{named}" if named else f"{self.value(call.func, refer)};{args}"
@@ -192,6 +195,15 @@ class Values:
         if hasattr(type(value), "num_entries") and type(value).__module__.startswith("uproot"):
             return ["tree", value.object_path, self._identity(value.file.file_path, value.object_path)]
         return None
+
+    def _behavior(self, walker: Any, found: dict[Any, Any]) -> str:
+        """Return the digest of the behaviours that arrays are given; very many nodes are given the same."""
+        if id(found) not in self._behaviors:
+            pairs = sorted(
+                ((canonical(walker.encode(key)), value) for key, value in found.items()), key=lambda pair: pair[0]
+            )
+            self._behaviors[id(found)] = found, self.digest(pairs)
+        return self._behaviors[id(found)][1]
 
     # ---------------------------------------------------------------- strings and files
 
