@@ -386,3 +386,41 @@ def test_a_graph_that_needs_itself_is_dasks_business(tmp_path):
         warnings.simplefilter("ignore", CacheWarning)
         with StageCache(tmp_path), pytest.raises(Exception, match=r"(?i)cycle|self"):
             dask.get({"a": (inc, "b"), "b": (inc, "a")}, "a")
+
+
+def test_what_writes_into_an_array_writes_again(tmp_path):
+    for _ in range(2):
+        target = np.zeros(4)
+        with pytest.warns(CacheWarning, match="it writes into an array"):
+            in_cache(tmp_path, lambda target=target: da.store(da.ones(4, chunks=2), target, compute=False).compute())
+        assert target.tolist() == [1.0] * 4
+
+
+def test_functions_that_optimise_for_the_user_are_heeded(tmp_path):
+    def double(dsk, keys):
+        return {key: (operator.mul, 2, task) for key, task in dsk.items()}
+
+    if not hasattr(dask.base, "collections_to_dsk"):
+        pytest.skip("the newest dask has no such functions any more")
+    value = dask.delayed(inc)(1)
+    assert in_cache(tmp_path, lambda: value.compute(scheduler="sync"))[0] == 2
+    with dask.config.set(delayed_optimize=double):
+        right = value.compute(scheduler="sync")
+        with pytest.warns(CacheWarning, match="not its own"):
+            found, counts = in_cache(tmp_path, lambda: value.compute(scheduler="sync"))
+    assert found == right == 4
+    assert counts["loaded"] == 0
+
+
+def test_several_dataframes_at_once_are_those_of_plain_dask(tmp_path):
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe")
+    frame = dd.from_pandas(pd.DataFrame({"a": [1, 2, 3, 4], "b": [5, 5, 3, 3]}), npartitions=2)
+
+    def both():
+        return dask.compute(frame.a + 1, frame.a + frame.b, scheduler="sync")
+
+    plain, cold, warm = both(), in_cache(tmp_path, both), in_cache(tmp_path, both)
+    for found, counts in (cold, warm):
+        assert all(x.equals(y) for x, y in zip(found, plain, strict=True))
+        assert counts["loaded"] == (4 if found is warm[0] else 0)

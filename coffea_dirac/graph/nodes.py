@@ -313,8 +313,8 @@ def flat(keys: Any) -> list[Key]:
     return list(flatten(keys))
 
 
-# Functions of dask that are called for what they do to an argument: no result stands for that.
-_WRITERS = {"dask.array.core": frozenset({"store_chunk", "load_store_chunk"})}
+# Functions of dask that write into an argument or read what was written there: no result stands for that.
+_WRITERS = {"dask.array.core": frozenset({"load_chunk", "load_store_chunk", "store_chunk"})}
 ASKS_FOR_EXPRESSIONS = hasattr(dask.base, "collections_to_expr")
 
 
