@@ -20,7 +20,6 @@ from coffea_dirac.discovery import counts, digest_path, unrecorded
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients, describe
 from coffea_dirac.fingerprint.packages import counted_version
-from coffea_dirac.fingerprint.values import canonical
 from coffea_dirac.graph import nodes
 from coffea_dirac.identity import Reading
 from coffea_dirac.interfaces import Json, Versions
@@ -59,7 +58,7 @@ class Values:
         self._memo, self._count = memo, count
         self._lasting: dict[int, tuple[Any, Ingredients]] = {}
         self._here: dict[int, tuple[Any, str]] = {}
-        self._behaviors: dict[int, tuple[Any, str]] = {}
+        self._behaviors: dict[tuple[Any, ...], tuple[Any, str]] = {}
         self._strings: dict[str, str] = {}
         self._identities: dict[tuple[str, str], str] = {}
         self._common = ""
@@ -190,20 +189,19 @@ class Values:
             return ["form", hashlib.sha256(_bytes(_form_text(value))).hexdigest()]
         if type(value).__module__.startswith(_CARRIERS) and (carried := _carried(value)):
             state = {name: _bare(part) for name, part in _bare(vars(value)).items()}
-            mine = [behaviours(walker, found) for found in carried]
-            return ["instance", walker.class_of(value), walker.encode(state), mine]
+            return ["instance", walker.class_of(value), walker.encode(state), [self._behavior(one) for one in carried]]
         if hasattr(type(value), "num_entries") and type(value).__module__.startswith("uproot"):
             return ["tree", value.object_path, self._identity(value.file.file_path, value.object_path)]
         return None
 
-    def _behavior(self, walker: Any, found: dict[Any, Any]) -> str:
+    def _behavior(self, found: dict[Any, Any]) -> str:
         """Return the digest of the behaviours that arrays are given; very many nodes are given the same."""
-        if id(found) not in self._behaviors:
-            pairs = sorted(
-                ((canonical(walker.encode(key)), value) for key, value in found.items()), key=lambda pair: pair[0]
-            )
-            self._behaviors[id(found)] = found, self.digest(pairs)
-        return self._behaviors[id(found)][1]
+        # Every dataset has copies of its own: the same keys and the same objects.
+        name = tuple(found), tuple(map(id, found.values()))
+        if name not in self._behaviors:
+            pairs = sorted(((self.value(k, _nowhere), v) for k, v in found.items()), key=lambda pair: pair[0])
+            self._behaviors[name] = pairs, self.digest(pairs)
+        return self._behaviors[name][1]
 
     # ---------------------------------------------------------------- strings and files
 
