@@ -85,3 +85,22 @@ def test_what_could_not_be_read_is_read_again(tmp_path: Path) -> None:
     second = run(tmp_path / "cache", "sync", 1, [good, torn], ("report",))
     assert second["report"]["value"] == run(tmp_path, "plain", 1, [good, torn], ("report",))["report"]["value"]
     assert second["report"]["value"]["report"] == [None] * 4
+
+
+def test_records_with_another_class_of_a_library_are_computed_again(tmp_path: Path) -> None:
+    import awkward as ak
+    import dask_awkward as dak
+    from coffea.nanoevents.methods import vector
+
+    from coffea_dirac import StageCache
+
+    lazy = dak.from_awkward(ak.Array([1.0, 2.0]), npartitions=1)
+
+    def counts(kind: type) -> dict[str, int]:
+        with StageCache(tmp_path) as cache:
+            points = dak.zip({"x": lazy, "y": lazy}, with_name="P", behavior={("*", "P"): kind})
+            ak.sum(points.x, axis=None).compute(scheduler="sync")
+        return cache.report.counts
+
+    kinds = (vector.TwoVectorArray, vector.PolarTwoVectorArray, vector.TwoVectorArray)
+    assert [counts(kind)["loaded"] for kind in kinds] == [0, 0, 1]
