@@ -99,7 +99,7 @@ def test_records_with_another_class_of_a_library_are_computed_again(tmp_path: Pa
     def counts(kind: type) -> dict[str, int]:
         with StageCache(tmp_path) as cache:
             points = dak.zip({"x": lazy, "y": lazy}, with_name="P", behavior={("*", "P"): kind})
-            ak.sum(points.x, axis=None).compute(scheduler="sync")
+            ak.num(points.x, axis=0).compute(scheduler="sync")
         return cache.report.counts
 
     kinds = (vector.TwoVectorArray, vector.PolarTwoVectorArray, vector.TwoVectorArray)
