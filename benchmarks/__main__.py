@@ -30,7 +30,14 @@ TINY: dict[str, dict[str, Any]] = {
     "startup": {"events": 200, "rounds": 1},
     "fingerprint": {"processes": 1, "items": 100},
     "stages": {"calls": 100, "events": 200, "chunksize": 200, "names": ("nothing",)},
-    "graph": {"sizes": (20,), "tasks": 20, "rounds": 1, "events": 20, "with_peers": False},
+    "graph": {
+        "sizes": (20,),
+        "tasks": 20,
+        "rounds": 1,
+        "events": 20,
+        "with_peers": False,
+        "samples": (("wjets", "nominal"),),
+    },
 }
 PROGRAMS: dict[str, Callable[..., list[Line]]] = {
     "cold": cold.lines,

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from agc_example.generate import generate
+from agc_example.generate import SAMPLES, generate
 from benchmarks.pairs import Line
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +84,7 @@ def lines(
     rounds: int = 3,
     events: int = 1_000,
     with_peers: bool = True,
+    samples: tuple[tuple[str, str], ...] = SAMPLES,
 ) -> list[Line]:
     """Measure, and return the table's lines; peers run with `few` tasks, since theirs grow with the square."""
     with tempfile.TemporaryDirectory() as place:
@@ -94,7 +95,7 @@ def lines(
             python = python_of_peers()
             for peer in ("dask-dirac", "graphchain"):
                 found += against(root / peer, peer, few, rounds, python)
-        return [*found, ttbar(root, events, rounds)]
+        return [*found, ttbar(root, events, rounds, samples)]
 
 
 def planning(root: Path, size: int, rounds: int) -> Line:
@@ -173,15 +174,15 @@ def against(root: Path, peer: str, tasks: int, rounds: int, python: str) -> list
     return found
 
 
-def ttbar(root: Path, events: int, rounds: int) -> Line:
+def ttbar(root: Path, events: int, rounds: int, samples: tuple[tuple[str, str], ...]) -> Line:
     """Measure the planning of the whole ttbar graph with everything kept, against dask-awkward's building of it."""
-    inputs = generate(root / "data", files=1, events=events)
+    inputs = generate(root / "data", files=1, events=events, samples=samples)
     program = [sys.executable, "-W", "ignore", "-c", AGC, str(root / "agc"), str(inputs)]
     measured([*program, "run"])
     found = [measured([*program, "plan"]) for _ in range(rounds)]
     plan, share = median(one.cpu for one in found), median(one.cpu / one.wall for one in found)
     return Line(
-        "ttbar analysis as a dask-awkward graph, 9 datasets with all variations: planning, everything kept, CPU",
+        f"ttbar analysis as a dask-awkward graph, {len(samples)} datasets with all variations: planning, everything kept, CPU",
         f"{plan:.2f} s",
         f"{median(one.wall for one in found):.2f} s building it, dask-awkward",
         f"ratio {share:.2f}; {rounds} processes",
