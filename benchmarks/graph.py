@@ -182,7 +182,7 @@ def ttbar(root: Path, events: int, rounds: int, samples: tuple[tuple[str, str], 
     found = [measured([*program, "plan"]) for _ in range(rounds)]
     plan, share = median(one.cpu for one in found), median(one.cpu / one.wall for one in found)
     return Line(
-        f"ttbar analysis as a dask-awkward graph, {len(samples)} datasets with all variations: planning, everything kept, CPU",
+        f"ttbar as a dask-awkward graph, {len(samples)} datasets, all variations: planning, everything kept, CPU",
         f"{plan:.2f} s",
         f"{median(one.wall for one in found):.2f} s building it, dask-awkward",
         f"ratio {share:.2f}; {rounds} processes",
