@@ -31,6 +31,8 @@ COFFEA_FILES = ("test_dataset_tools.py", "test_dataset_tools_parquet.py", "test_
 EXCLUDED: Mapping[str, str] = {
     "test_compute_no_opt": "counts the tasks that a scheduler sees; what is kept is not fused, and what is loaded is no task.",
     "test_optimize_None": "compares the graph that a scheduler is given with the collection's: it is the smaller one here.",
+    "test_from_array_getitem": "sees whether a function was called; a result that is loaded calls none.",
+    "test_from_array_with_lock": "counts how often a lock was taken; a result that is loaded takes none.",
     "test_get_scheduler": "asks whether `dask.threaded.get` is one object; in a block it is a function around it.",
 }
 
