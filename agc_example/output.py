@@ -156,8 +156,8 @@ def _plot_stack(region: str, one: Mapping[str, hist.Hist], path: Path) -> bool:
     axes.stairs(total.values() + error, total.axes[0].edges, fill=True, hatch="/////", label="statistics", **band)
     data = one.get(f"{region}_pseudodata")
     if data is not None:
-        style = {"color": "black", "label": "pseudodata", "markersize": 6}
-        mplhep.histplot(data, histtype="errorbar", ax=axes, flow="none", **style)
+        points = {"color": "black", "label": "pseudodata", "markersize": 6}
+        mplhep.histplot(data, histtype="errorbar", ax=axes, flow="none", **points)
     edges = total.axes[0].edges
     axes.set(ylabel=f"events / {edges[1] - edges[0]:g} GeV", xlabel=total.axes[0].label)
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None))

@@ -19,7 +19,7 @@ def first_and_again() -> tuple[float, float]:
 
     from agc_example.analysis import TtbarAnalysis
     from coffea_dirac.calls import ProcessingCall
-    from coffea_dirac.task import template_of
+    from coffea_dirac.worker.task import template_of
 
     arguments = {"format": "root", "schema": NanoAODSchema, "uproot_options": {}, "iteritems_options": {}}
     call = ProcessingCall(len, processor=TtbarAnalysis(use_ml=True), arguments=arguments)

@@ -37,7 +37,7 @@ class KnownFiles:
 
     def identify_all(self, wanted: Collection[tuple[str, str]], how: Any) -> dict[tuple[str, str], Any]:
         """Return an identity for each file and tree."""
-        from coffea_dirac.identity import FileIdentity
+        from coffea_dirac.inputs.identity import FileIdentity
 
         entries = ITEMS_PER_FILE * ENTRIES
         return {name: FileIdentity(hashlib.sha256(name[0].encode()).hexdigest(), entries) for name in wanted}
@@ -48,12 +48,12 @@ def plan(n: int) -> dict[str, float]:
     from benchmarks.small import JetAnalysis, Schema
     from coffea_dirac.cache import StageCache
     from coffea_dirac.calls import ProcessingCall
-    from coffea_dirac.computing import Computing
-    from coffea_dirac.merging import Merging
-    from coffea_dirac.plan import Run, make_plan
     from coffea_dirac.report import Report
-    from coffea_dirac.run import expect, make_task
-    from coffea_dirac.workers import Workers
+    from coffea_dirac.running.computing import Computing
+    from coffea_dirac.running.merging import Merging
+    from coffea_dirac.running.plan import Run, make_plan
+    from coffea_dirac.running.run import expect, make_task
+    from coffea_dirac.running.workers import Workers
 
     items = list(work_items(n))
     arguments = {"format": "root", "schema": Schema, "uproot_options": {}, "iteritems_options": {}}

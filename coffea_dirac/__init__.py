@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from coffea_dirac.cache import StageCache
     from coffea_dirac.catalogs import open_catalog
     from coffea_dirac.client import DiracClient
-    from coffea_dirac.cluster import DiracCluster
+    from coffea_dirac.cluster.cluster import DiracCluster
     from coffea_dirac.codecs import register_codec
     from coffea_dirac.dirac.places import WorkerGroup
     from coffea_dirac.errors import CoffeaDiracError
     from coffea_dirac.executor import DiracExecutor
-    from coffea_dirac.files import File
+    from coffea_dirac.inputs.files import File
     from coffea_dirac.replicas import resolve
-    from coffea_dirac.stages import stage
+    from coffea_dirac.stages.stage import stage
     from coffea_dirac.stores import open_store
 
 __all__ = [
@@ -38,16 +38,16 @@ __all__ = [
 _ROOMS = {
     "CoffeaDiracError": "errors",
     "DiracClient": "client",
-    "DiracCluster": "cluster",
+    "DiracCluster": "cluster.cluster",
     "DiracExecutor": "executor",
-    "File": "files",
+    "File": "inputs.files",
     "StageCache": "cache",
     "WorkerGroup": "dirac.places",
     "open_catalog": "catalogs",
     "open_store": "stores",
     "register_codec": "codecs",
     "resolve": "replicas",
-    "stage": "stages",
+    "stage": "stages.stage",
 }
 
 

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from coffea_dirac import packs
-from coffea_dirac.discovery import files_named
-from coffea_dirac.evaluation import Place
-from coffea_dirac.explaining import Explainer, Records
 from coffea_dirac.graph.door import Door, Graphs
 from coffea_dirac.graph.doors import OPEN
 from coffea_dirac.graph.seam import close_door, open_door
-from coffea_dirac.handles import ACTIVE, Graph, Handle
+from coffea_dirac.inputs.discovery import files_named
 from coffea_dirac.interfaces import Row, Store, Versions
-from coffea_dirac.keeper import Keeper
-from coffea_dirac.nanoevents import Identities, source_of
-from coffea_dirac.reevaluation import evaluator_of
 from coffea_dirac.report import Report
-from coffea_dirac.stages import Templates
-from coffea_dirac.verifying import Verification
+from coffea_dirac.stages.evaluation import Place
+from coffea_dirac.stages.explaining import Explainer, Records
+from coffea_dirac.stages.handles import ACTIVE, Graph, Handle
+from coffea_dirac.stages.keeper import Keeper
+from coffea_dirac.stages.nanoevents import Identities, source_of
+from coffea_dirac.stages.reevaluation import evaluator_of
+from coffea_dirac.stages.stage import Templates
+from coffea_dirac.stages.verifying import Verification
 
 
 class Cache(Records, Protocol):

@@ -20,8 +20,8 @@ from coffea_dirac.errors import CodecError, ConfigurationError, CorruptRecordErr
 from coffea_dirac.interfaces import Record, Row, Store, Versions
 from coffea_dirac.planning import ASKED, Forecast, Planned, Question
 from coffea_dirac.report import Report
+from coffea_dirac.stages.verifying import TOLERANCE, verification_of
 from coffea_dirac.stores import LocalStore, copies_of, open_store
-from coffea_dirac.verifying import TOLERANCE, verification_of
 
 ENVIRONMENT_VARIABLE = "COFFEA_DIRAC_CACHE"
 QUOTA_VARIABLE = "COFFEA_DIRAC_CACHE_QUOTA"
@@ -243,7 +243,7 @@ class StageCache:
         >>> list(found["data"]["files"].values())
         ['Events']
         """
-        from coffea_dirac.writing import write
+        from coffea_dirac.stages.writing import write
 
         return write(array, folder, format=format, treename=treename, dataset=dataset)
 

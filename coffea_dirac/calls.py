@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coffea_dirac.fingerprint import digest_value
-from coffea_dirac.identity import Reading
+from coffea_dirac.inputs.identity import Reading
 
 # Parameters of Runner._work_function that this package understands; another one could change results unseen.
 _KNOWN = frozenset(

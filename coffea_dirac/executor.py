@@ -20,14 +20,14 @@ except ImportError as error:
 
 from coffea_dirac.cache import StageCache, default_cache, memo_place
 from coffea_dirac.calls import ProcessingCall, parse
-from coffea_dirac.forecast import forecast
-from coffea_dirac.memo import IdentityMemo
-from coffea_dirac.other_calls import process_plain, read_metadata
-from coffea_dirac.plan import Run
+from coffea_dirac.inputs.memo import IdentityMemo
 from coffea_dirac.planning import ASKED, Planned
 from coffea_dirac.report import Report, Skipped
-from coffea_dirac.run import Processing
-from coffea_dirac.workers import Workers
+from coffea_dirac.running.forecast import forecast
+from coffea_dirac.running.other_calls import process_plain, read_metadata
+from coffea_dirac.running.plan import Run
+from coffea_dirac.running.run import Processing
+from coffea_dirac.running.workers import Workers
 
 _DEFAULT = "default"
 

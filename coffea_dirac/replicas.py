@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coffea_dirac import lake
 from coffea_dirac.catalogs import ListingCatalog, open_catalog
 from coffea_dirac.errors import ConfigurationError, NoReplicaError
+from coffea_dirac.inputs import lake
 from coffea_dirac.interfaces import Catalog
 
 

@@ -10,15 +10,15 @@ from typing import Any
 from coffea.processor import ProcessorABC
 
 from coffea_dirac.block import Cache
-from coffea_dirac.discovery import Window, files_named
 from coffea_dirac.errors import ConfigurationError
-from coffea_dirac.explaining import Explainer
-from coffea_dirac.keeper import Keeper
-from coffea_dirac.nanoevents import Identities, source_of
-from coffea_dirac.reevaluation import evaluator_of
+from coffea_dirac.inputs.discovery import Window, files_named
 from coffea_dirac.report import Report
-from coffea_dirac.staged import ItemPlace, StagedProcessor
-from coffea_dirac.stages import Templates
+from coffea_dirac.stages.explaining import Explainer
+from coffea_dirac.stages.keeper import Keeper
+from coffea_dirac.stages.nanoevents import Identities, source_of
+from coffea_dirac.stages.reevaluation import evaluator_of
+from coffea_dirac.stages.stage import Templates
+from coffea_dirac.stages.staged import ItemPlace, StagedProcessor
 
 
 class Wrapped(ProcessorABC):  # type: ignore[misc]

@@ -20,14 +20,14 @@ from coffea.processor import accumulate
 from distributed import Client
 from distributed.deploy.cluster import Cluster
 
-from coffea_dirac.cluster import DiracCluster
+from coffea_dirac.cluster.cluster import DiracCluster
+from coffea_dirac.cluster.embedded import default_client, default_cluster, default_worker_count
 from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.dirac.losses import Budget
-from coffea_dirac.embedded import default_client, default_cluster, default_worker_count
 from coffea_dirac.errors import ConfigurationError, JobServiceError
 from coffea_dirac.interfaces import Job, JobFacts, JobStatus
+from coffea_dirac.running.workers import Call, Workers
 from coffea_dirac.testing_jobs import wait_until
-from coffea_dirac.workers import Call, Workers
 
 START_S = 90.0
 GONE_S = 10.0
@@ -372,7 +372,7 @@ def test_number_of_workers_can_be_set_from_outside(monkeypatch: pytest.MonkeyPat
 # -- however the submitter ends
 
 PROGRAM = """
-    from coffea_dirac.embedded import default_client, default_cluster
+    from coffea_dirac.cluster.embedded import default_client, default_cluster
 
     client = default_client(2)
     default_cluster(2).wait_for(2, timeout=90)
@@ -435,7 +435,7 @@ def test_interrupted_program_leaves_nothing(tmp_path: Path, number: signal.Signa
 def test_interrupt_in_the_middle_of_a_start_leaves_nothing(tmp_path: Path) -> None:
     code = """
         import os, psutil, signal, threading
-        from coffea_dirac.cluster import DiracCluster
+        from coffea_dirac.cluster.cluster import DiracCluster
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
         try:
             DiracCluster(2).start()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from coffea_dirac.computing import Bundle, Computing
 from coffea_dirac.interfaces import Record
 from coffea_dirac.packs import PackWriter
+from coffea_dirac.running.computing import Bundle, Computing
 from coffea_dirac.stores import open_store
 
 pytestmark = pytest.mark.core

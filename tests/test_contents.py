@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coffea_dirac import contents
-from coffea_dirac.contents import ContentMemo, settled_stat
 from coffea_dirac.fingerprint import digest_file
+from coffea_dirac.inputs import contents
+from coffea_dirac.inputs.contents import ContentMemo, settled_stat
 
 pytestmark = pytest.mark.core
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coffea_dirac.discovery import (
+from coffea_dirac.inputs.discovery import (
     ABSENT,
     Checker,
     RecordingMetadata,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coffea_dirac.dispatch import BUNDLE_SECONDS, LEAST_SECONDS, Pending, bundle_size
+from coffea_dirac.running.dispatch import BUNDLE_SECONDS, LEAST_SECONDS, Pending, bundle_size
 
 pytestmark = pytest.mark.core
 

@@ -35,7 +35,7 @@ def sides(cases: dict) -> tuple[dict, dict]:
 
 
 def as_files(side: object) -> dict[str, str]:
-    """Return the files of a side; a bare text is ``work.py``."""
+    """Return the files of a side; a bare text is ``worker/work.py``."""
     return dict(side) if isinstance(side, dict) else {"work.py": str(side)}
 
 

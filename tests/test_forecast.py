@@ -15,7 +15,7 @@ from test_stages_runner import Scene
 
 from coffea_dirac import StageCache
 from coffea_dirac.errors import ConfigurationError
-from coffea_dirac.symbolic import Shape, Shapes
+from coffea_dirac.stages.symbolic import Shape, Shapes
 
 pytestmark = pytest.mark.core
 
@@ -25,11 +25,11 @@ warnings.simplefilter("ignore")
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema
 from coffea_dirac import DiracExecutor, StageCache
-import coffea_dirac.forecast
+import coffea_dirac.running.forecast
 NanoAODSchema.warn_missing_crossrefs = False
 import analysis
 if len(sys.argv) > 2:
-    coffea_dirac.forecast.DEADLINE_S = float(sys.argv[2])
+    coffea_dirac.running.forecast.DEADLINE_S = float(sys.argv[2])
 cache = StageCache("cache")
 run = processor.Runner(
     executor=DiracExecutor(cache=cache, status=False, inline=True), chunksize=50, schema=NanoAODSchema, savemetrics=True

@@ -198,7 +198,7 @@ def test_tasks_bring_workers_of_the_group_that_can_do_them(grid: dict[str, Any])
 def test_jobs_that_wait_are_told_with_the_words_of_dirac(
     grid: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coffea_dirac.cluster.TELL_S", 1.0)
+    monkeypatch.setattr("coffea_dirac.cluster.cluster.TELL_S", 1.0)
     with (
         cluster_on(grid, sites={NOWHERE: 2}) as cluster,
         pytest.raises(

@@ -10,8 +10,8 @@ import pytest
 import uproot
 from scenario import write_nano
 
-from coffea_dirac.identity import WHOLE_BYTES, Reading, local_path
-from coffea_dirac.memo import IdentityMemo
+from coffea_dirac.inputs.identity import WHOLE_BYTES, Reading, local_path
+from coffea_dirac.inputs.memo import IdentityMemo
 
 pytestmark = pytest.mark.core
 
@@ -54,7 +54,7 @@ def test_a_tree_that_grew_in_place_is_another_input(tmp_path: Path) -> None:
 
 def test_large_files_are_told_apart_by_a_sample_of_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_nano(tmp_path / "one.root", events=2000)
-    monkeypatch.setattr("coffea_dirac.identity.WHOLE_BYTES", 1000)
+    monkeypatch.setattr("coffea_dirac.inputs.identity.WHOLE_BYTES", 1000)
     before = identity(path)
     assert path.stat().st_size < WHOLE_BYTES
     other = write_nano(tmp_path / "two.root", events=2000, shift=1.0)

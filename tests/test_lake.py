@@ -15,8 +15,9 @@ import uproot
 from scenario import Scenario
 from xrootd_server import XRootDServer, free_port
 
-from coffea_dirac import lake, resolve
+from coffea_dirac import resolve
 from coffea_dirac.errors import ConfigurationError, NoReplicaError
+from coffea_dirac.inputs import lake
 from coffea_dirac.interfaces import LogicalFile, Replica
 from coffea_dirac.sites import ranked
 

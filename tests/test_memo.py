@@ -21,9 +21,9 @@ from coffea.processor.executor import FileMeta
 from scenario import Scenario, write_nano
 
 from coffea_dirac import DiracExecutor
-from coffea_dirac.identity import FileIdentity, Reading, read_identity
-from coffea_dirac.memo import IdentityMemo
-from coffea_dirac.stamps import stamps
+from coffea_dirac.inputs.identity import FileIdentity, Reading, read_identity
+from coffea_dirac.inputs.memo import IdentityMemo
+from coffea_dirac.inputs.stamps import stamps
 
 pytestmark = pytest.mark.core
 
@@ -138,7 +138,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     def refuse(*_: Any) -> FileIdentity:
         raise OSError("read again")
 
-    monkeypatch.setattr("coffea_dirac.memo.read_identity", refuse)
+    monkeypatch.setattr("coffea_dirac.inputs.memo.read_identity", refuse)
     return monkeypatch
 
 
@@ -202,7 +202,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
         old(write_nano(path, seed=2))
         return found
 
-    monkeypatch.setattr("coffea_dirac.memo.read_identity", read_and_write)
+    monkeypatch.setattr("coffea_dirac.inputs.memo.read_identity", read_and_write)
     first = identify(place, path)
     monkeypatch.undo()
     assert identify(place, path) == identify(None, path) != first
@@ -227,8 +227,8 @@ TWENTY = """
 import os, signal, sys
 import uproot
 from pathlib import Path
-from coffea_dirac.identity import Reading
-from coffea_dirac.memo import IdentityMemo
+from coffea_dirac.inputs.identity import Reading
+from coffea_dirac.inputs.memo import IdentityMemo
 
 def session():
     memo = IdentityMemo()
@@ -273,8 +273,8 @@ def test_a_full_disk_is_no_error(tmp_path: Path) -> None:
     place = tmp_path / "files.sqlite3"
     # A limit on the size of files stands for a disk without room: writing fails, with an error instead of a signal.
     script = (
-        "import resource, signal, sys; from pathlib import Path; from coffea_dirac.memo import IdentityMemo\n"
-        "from coffea_dirac.identity import Reading\n"
+        "import resource, signal, sys; from pathlib import Path; from coffea_dirac.inputs.memo import IdentityMemo\n"
+        "from coffea_dirac.inputs.identity import Reading\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "m = IdentityMemo(); m.attach(Path(sys.argv[1]))\n"
         "print([i.digest for i in m.identify_all([(p, 'Events') for p in sys.argv[2:]], Reading()).values()])"
@@ -289,8 +289,8 @@ def test_the_database_is_bounded_and_forgets_first_what_was_not_used(
     tmp_path: Path, unreadable: pytest.MonkeyPatch
 ) -> None:
     place, digest = tmp_path / "files.sqlite3", "ab" * 32
-    unreadable.setattr("coffea_dirac.memo.MOST_ROWS", 6)
-    unreadable.setattr("coffea_dirac.memo.read_identity", lambda *_: FileIdentity(digest, 1))
+    unreadable.setattr("coffea_dirac.inputs.memo.MOST_ROWS", 6)
+    unreadable.setattr("coffea_dirac.inputs.memo.read_identity", lambda *_: FileIdentity(digest, 1))
     paths = []
     for i in range(6):
         paths.append(tmp_path / f"{i}.root")
@@ -304,7 +304,7 @@ def test_the_database_is_bounded_and_forgets_first_what_was_not_used(
     paths[-1].write_bytes(b"new")
     identify(place, old(paths[-1]))
     unreadable.undo()
-    unreadable.setattr("coffea_dirac.memo.read_identity", lambda *_: FileIdentity("read again", 1))
+    unreadable.setattr("coffea_dirac.inputs.memo.read_identity", lambda *_: FileIdentity("read again", 1))
     memo = IdentityMemo()
     memo.attach(place)
     found = memo.identify_all([(str(path), "Events") for path in paths], Reading())
@@ -324,8 +324,8 @@ def test_what_was_read_before_an_interrupt_is_remembered(tmp_path: Path, unreada
             raise KeyboardInterrupt
         return FileIdentity("ab" * 32, 1)
 
-    unreadable.setattr("coffea_dirac.memo.BATCH", 2)
-    unreadable.setattr("coffea_dirac.memo.read_identity", interrupted)
+    unreadable.setattr("coffea_dirac.inputs.memo.BATCH", 2)
+    unreadable.setattr("coffea_dirac.inputs.memo.read_identity", interrupted)
     with pytest.raises(KeyboardInterrupt):
         identify(tmp_path / "files.sqlite3", *paths)
     unreadable.undo()

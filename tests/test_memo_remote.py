@@ -17,9 +17,9 @@ import fsspec
 import pytest
 from scenario import Scenario, write_nano
 
-from coffea_dirac.identity import FileIdentity, Reading
-from coffea_dirac.memo import IdentityMemo
-from coffea_dirac.stamps import _remote_stamp, stamps
+from coffea_dirac.inputs.identity import FileIdentity, Reading
+from coffea_dirac.inputs.memo import IdentityMemo
+from coffea_dirac.inputs.stamps import _remote_stamp, stamps
 
 pytestmark = pytest.mark.core
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coffea_dirac.fold import add
 from coffea_dirac.interfaces import Discovered, Row
 from coffea_dirac.ledger import Found, Ledger
 from coffea_dirac.merge import Leaf, Node, Place, leaves_of, tree
-from coffea_dirac.rows import full_key
+from coffea_dirac.stages.rows import full_key
+from coffea_dirac.worker.fold import add
 
 pytestmark = pytest.mark.core
 

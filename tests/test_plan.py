@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coffea_dirac.calls import item_metadata
-from coffea_dirac.discovery import metadata_digest
-from coffea_dirac.plan import metadata_of
+from coffea_dirac.inputs.discovery import metadata_digest
+from coffea_dirac.running.plan import metadata_of
 
 pytestmark = pytest.mark.core
 

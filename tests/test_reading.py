@@ -15,7 +15,7 @@ from coffea.processor.executor import WorkItem
 from scenario import write_nano
 
 from coffea_dirac.calls import ProcessingCall
-from coffea_dirac.reading import Reader
+from coffea_dirac.worker.reading import Reader
 
 pytestmark = [pytest.mark.core, pytest.mark.filterwarnings("ignore:Missing cross-reference")]
 

@@ -17,7 +17,7 @@ from scenario import write_nano
 
 from coffea_dirac import DiracExecutor, File, StageCache, stage
 from coffea_dirac.errors import CoffeaDiracError, ConfigurationError, InputError, StageError
-from coffea_dirac.failures import chain
+from coffea_dirac.worker.failures import chain
 
 pytestmark = pytest.mark.core
 

@@ -21,8 +21,8 @@ from scenario import write_nano
 from coffea_dirac import DiracExecutor
 from coffea_dirac.errors import ProcessingError
 from coffea_dirac.interfaces import Outcome, Row
-from coffea_dirac.lanes import MOST_STOPS, Lanes
-from coffea_dirac.resources import ORDINARY, Blocked, Grant, places, resources_of
+from coffea_dirac.running.lanes import MOST_STOPS, Lanes
+from coffea_dirac.stages.resources import ORDINARY, Blocked, Grant, places, resources_of
 
 pytestmark = pytest.mark.core
 
@@ -160,7 +160,7 @@ class Scene:
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr("coffea_dirac.workers.FITTING_DEADLINE_S", 0.5)
+    monkeypatch.setattr("coffea_dirac.running.workers.FITTING_DEADLINE_S", 0.5)
     monkeypatch.setattr(NanoAODSchema, "warn_missing_crossrefs", False)
     found = Scene(tmp_path)
     yield found
@@ -293,7 +293,7 @@ def test_a_worker_that_dies_on_the_way_costs_no_result(
     scene: Scene, mixed: Client, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its nanny starts another one.
-    monkeypatch.setattr("coffea_dirac.workers.FITTING_DEADLINE_S", 60.0)
+    monkeypatch.setattr("coffea_dirac.running.workers.FITTING_DEADLINE_S", 60.0)
     (scene.folder / "died").mkdir()
     die = f"    if not os.listdir('{scene.folder}/died') and os.getpid() != {os.getpid()}:\n"
     die += f"        open('{scene.folder}/died/yes', 'w').close()\n        os.kill(os.getpid(), 9)\n"

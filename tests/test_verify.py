@@ -21,7 +21,7 @@ from coffea_dirac import StageCache, stage
 from coffea_dirac.codecs import encode
 from coffea_dirac.codecs.closeness import first_difference
 from coffea_dirac.errors import ConfigurationError, VerificationError
-from coffea_dirac.verifying import Verification
+from coffea_dirac.stages.verifying import Verification
 
 pytestmark = pytest.mark.core
 
@@ -147,7 +147,7 @@ def test_other_numbers_in_the_same_environment_are_refused_to_the_bit(
 def test_in_another_environment_numbers_may_differ_by_the_tolerance(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import coffea_dirac.evaluation as room
+    import coffea_dirac.stages.evaluation as room
 
     monkeypatch.setattr(room, "environment", lambda: "Python 3.9.1, Linux s390x, 00000000")
     computed(StageCache(tmp_path))
@@ -186,7 +186,7 @@ def test_a_cache_takes_its_settings_along(tmp_path: Path) -> None:
 def test_what_is_verified_is_chosen_anew_in_each_run_whatever_the_seeds() -> None:
     code = (
         "import random; random.seed(1)\n"
-        "from coffea_dirac.verifying import Verification\n"
+        "from coffea_dirac.stages.verifying import Verification\n"
         "print([Verification(0.5).picks() for _ in range(64)], random.random())"
     )
     said = {

@@ -20,7 +20,7 @@ from scenario import write_nano
 from coffea_dirac import StageCache, stage
 from coffea_dirac.codecs import decode, encode
 from coffea_dirac.errors import ConfigurationError, StageError
-from coffea_dirac.filesets import Fileset
+from coffea_dirac.inputs.filesets import Fileset
 
 pytestmark = pytest.mark.core
 

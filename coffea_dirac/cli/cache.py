@@ -13,9 +13,9 @@ from coffea_dirac import housekeeping, packs
 from coffea_dirac.cache import StageCache, default_cache
 from coffea_dirac.cli.output import complain, errors_in_one_line, say, say_json, show, show_one, size
 from coffea_dirac.errors import ConfigurationError
-from coffea_dirac.explaining import template_key
 from coffea_dirac.fingerprint import diff
 from coffea_dirac.interfaces import Json, Row
+from coffea_dirac.stages.explaining import template_key
 from coffea_dirac.stores import LocalStore
 
 cache_app = typer.Typer(help="What is kept, how much of it, and is it sound.", no_args_is_help=True)

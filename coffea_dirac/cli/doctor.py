@@ -13,9 +13,9 @@ from coffea_dirac.cli.output import errors_in_one_line, say, say_json, show
 from coffea_dirac.dirac.diracx import DiracxJobs
 from coffea_dirac.errors import ConfigurationError, StoreError
 from coffea_dirac.interfaces import Store
-from coffea_dirac.probe import probe_job, probe_site
 from coffea_dirac.stores import open_store
 from coffea_dirac.stores.contract import CHECKS, Check
+from coffea_dirac.worker.probe import probe_job, probe_site
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")]
 

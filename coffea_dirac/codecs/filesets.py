@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from coffea_dirac.codecs.plain import pairs, read_pairs
 from coffea_dirac.codecs.tree import Reader, Writer
-from coffea_dirac.filesets import Fileset
+from coffea_dirac.inputs.filesets import Fileset
 
 _TAG = "coffea_dirac:fileset"
 

@@ -47,8 +47,8 @@ def is_bundle(key: Any) -> bool:
 def add_teller(dask_scheduler: Any) -> None:
     """Let the first death of a worker under a task of ours be told, not made good in silence.
 
-    Our runs count deaths by work item, and send what was lost again themselves (`coffea_dirac.blame`).  Other tasks on
-    the same cluster keep the failures that the scheduler allows.
+    Our runs count deaths by work item, and send what was lost again themselves (`coffea_dirac.running.blame`).  Other
+    tasks on the same cluster keep the failures that the scheduler allows.
     """
     from distributed.diagnostics.plugin import SchedulerPlugin
 

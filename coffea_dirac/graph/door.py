@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from coffea_dirac.context import let
 from coffea_dirac.errors import CorruptRecordError, StoreError
-from coffea_dirac.explaining import Explainer, Records
 from coffea_dirac.graph import nodes, tasks
 from coffea_dirac.graph.collections import Asked, Planned, asked, groups, has_own_optimisations, optimise
 from coffea_dirac.graph.doors import OPEN, SHUT
@@ -22,11 +21,12 @@ from coffea_dirac.graph.plan import Plan, Planner, Policy, inherited
 from coffea_dirac.graph.prints import Prints
 from coffea_dirac.graph.rewrite import Rewriter
 from coffea_dirac.graph.values import Values
+from coffea_dirac.inputs.memo import IdentityMemo
 from coffea_dirac.interfaces import Outcome, Row, Store, Versions
-from coffea_dirac.keeper import PACK_SECONDS
-from coffea_dirac.memo import IdentityMemo
 from coffea_dirac.packs.pack import SESSIONS, read_footer
 from coffea_dirac.report import Report
+from coffea_dirac.stages.explaining import Explainer, Records
+from coffea_dirac.stages.keeper import PACK_SECONDS
 
 _logger = logging.getLogger(__name__)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from coffea_dirac.discovery import Checker
 from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.plan import Found, reached
 from coffea_dirac.graph.prints import Prints
+from coffea_dirac.inputs.discovery import Checker
 from coffea_dirac.interfaces import Discovered, Json, Row
-from coffea_dirac.rows import choose
+from coffea_dirac.stages.rows import choose
 
 # So much of what is to be loaded is held from the look-up on; the rest is read again where it is needed.
 HELD_BYTES, HELD_EACH_BYTES, READ_BYTES = 256 << 20, 1 << 20, 64 << 20

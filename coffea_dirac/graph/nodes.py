@@ -28,7 +28,7 @@ from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.local import get_sync
 
-from coffea_dirac.stages import Stage
+from coffea_dirac.stages.stage import Stage
 
 Key = Any
 """A dask key: a string, a number, or a tuple of these."""

@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 from coffea_dirac import codecs
 from coffea_dirac.context import let
-from coffea_dirac.discovery import Window, cannot_be_checked, digest_path, recording
 from coffea_dirac.errors import CodecError, CorruptRecordError
 from coffea_dirac.graph.doors import OPEN, SHUT
-from coffea_dirac.handles import ACTIVE
+from coffea_dirac.inputs.discovery import Window, cannot_be_checked, digest_path, recording
 from coffea_dirac.interfaces import Discovered, Record, Row, Store
-from coffea_dirac.keeper import PACK_SECONDS, Keeper
 from coffea_dirac.packs import read
+from coffea_dirac.stages.handles import ACTIVE
+from coffea_dirac.stages.keeper import PACK_SECONDS, Keeper
 
 NOTES = hashlib.sha256(b"notes of dask tasks 1").hexdigest()
 """The key under which workers say why they have kept nothing."""

@@ -16,14 +16,14 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from coffea_dirac.discovery import counts, digest_path, unrecorded
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients, describe
 from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.graph import nodes
-from coffea_dirac.identity import Reading
+from coffea_dirac.inputs.discovery import counts, digest_path, unrecorded
+from coffea_dirac.inputs.identity import Reading
+from coffea_dirac.inputs.memo import IdentityMemo
 from coffea_dirac.interfaces import Json, Versions
-from coffea_dirac.memo import IdentityMemo
 
 Refer = Callable[[nodes.Key], str]
 """Key -> the text that stands for its result."""

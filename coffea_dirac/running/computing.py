@@ -1,0 +1,370 @@
+"""Computing in one run: which work items go to workers next, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from coffea_dirac import packs
+from coffea_dirac.errors import CoffeaDiracError, StoreError, VerificationError
+from coffea_dirac.fingerprint import Ingredients
+from coffea_dirac.interfaces import Outcome
+from coffea_dirac.ledger import Found
+from coffea_dirac.redact import without_secrets
+from coffea_dirac.report import Report
+from coffea_dirac.running.blame import Blame
+from coffea_dirac.running.dispatch import Pending
+from coffea_dirac.running.lanes import Lanes, Triple
+from coffea_dirac.running.merging import Merging
+from coffea_dirac.running.messages import blocked_error, processing_error, worker_error
+from coffea_dirac.running.plan import Plan, Run
+from coffea_dirac.running.workers import Call, Lost
+from coffea_dirac.stages.explaining import Explainer
+from coffea_dirac.stages.resources import Resources
+from coffea_dirac.stages.stage import describe_stage
+from coffea_dirac.worker.failures import chain
+from coffea_dirac.worker.task import Task
+from coffea_dirac.worker.work import Receipt, finished, run_bundle
+
+# Of a worker that used more than this part of its memory when it was last heard of, memory is the probable cause.
+FULL = 0.8
+SMALLEST_PART = 1 / 64
+# So many bytes of results may come back with one bundle.
+TRAVEL_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """Work items that a worker has; `is_alone` says that nothing else was in flight."""
+
+    name: str
+    triples: Sequence[Triple]
+    is_alone: bool = False
+
+
+class Computing:
+    """The work items of one run that have no result yet.
+
+    Parameters
+    ----------
+    run : Run
+        What the call works with.
+    plan : Plan
+        Work items, keys and reasons.
+    merging : Merging
+        Where results go.
+    task : Task
+        What workers need.
+    report : Report
+        Gets an outcome for each work item that is computed.
+    advance : callable
+        Moves the bar by so many work items.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        plan: Plan,
+        merging: Merging,
+        task: Task,
+        report: Report,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._run, self._plan, self._merging, self._task, self._report = run, plan, merging, task, report
+        self._advance = advance
+        self.errors: list[CoffeaDiracError] = []
+        self.waiting: set[int] = set()
+        self.metrics: dict[str, Any] = {"bytesread": 0, "processtime": 0.0}
+        self._pending = Pending()
+        self._to_be_alone: list[Triple] = []
+        stages = plan.template.stages if plan.template is not None else ()
+        self.lanes = Lanes(stage.resources for stage in stages)
+        self._blame = Blame()
+        self._last_lost = Lost(0, "")
+        self._spent_s, self._n_spent, self._travelled_bytes = 0.0, 0, 0
+        self._n_bundles = 0
+        self._flying: set[Bundle] = set()
+        self._counted: set[int] = set()
+        self._part_of: dict[int, int] = {}
+        self._ingredients: dict[str, Ingredients] | None = None
+        self._explainer = Explainer(run.cache) if run.cache is not None else None
+
+    def add(self, positions: Sequence[int]) -> None:
+        """Take on work items; only the first ones are put together by file."""
+        triples = [(i, self._plan.items[i], self._plan.keys[i]) for i in positions]
+        self.waiting.update(positions)
+        if self._n_bundles or self._pending:
+            for triple in triples:
+                self._queue(triple, is_again=True)
+        else:
+            self._pending = Pending.of(triples, file_of=lambda item: (item.dataset, item.filename))
+
+    # ---------------------------------------------------------------- what goes out
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no work item waits or is at a worker."""
+        return not self._pending and not self._flying and not self._to_be_alone and not self.lanes
+
+    def waiting_for(self) -> list[Resources]:
+        """Return what work items wait for that need more than an ordinary worker has."""
+        alone = (self.lanes.needs(triple[0]).resources for triple in self._to_be_alone)
+        return list(dict.fromkeys([*self.lanes.waiting(), *filter(None, alone)]))
+
+    def next_call(self, slots: int, is_idle: bool, resources: Resources = ()) -> Call | None:
+        """Return the next bundle for a worker, None if there is none now.
+
+        Parameters
+        ----------
+        slots : int
+            Threads that work on this run; 0: there are none, and none will come.
+        is_idle : bool
+            Whether nothing is in flight: a work item that is suspected of killing workers goes out only then.
+        resources : Resources
+            What the worker has for it.
+        """
+        if not slots:
+            self._give_up(resources)
+            return None
+        per_item = self._spent_s / self._n_spent if self._n_spent else None
+        if resources and (triples := self.lanes.take(resources, slots=slots, seconds_per_item=per_item)):
+            return self._call(triples)
+        if self._pending and not resources:
+            # Results that are not kept travel here together with those of their bundle.
+            at_most = int(TRAVEL_BYTES * self._n_spent / self._travelled_bytes) if self._travelled_bytes else None
+            return self._call(self._pending.take(slots=slots, seconds_per_item=per_item, at_most=at_most))
+        while is_idle and (triple := self._next_alone(resources)):
+            if not self._blame.is_to_blame(triple[0]):
+                return self._call([triple], is_alone=True)
+            self._accuse(triple)
+        return None
+
+    def _next_alone(self, resources: Resources) -> Triple | None:
+        """Those that never died alone come first: when they come back, the others have nobody else to accuse."""
+        fitting = [triple for triple in self._to_be_alone if self.lanes.needs(triple[0]).resources == resources]
+        chosen = min(fitting, key=lambda triple: triple[0] in self._blame.died_alone, default=None)
+        if chosen is not None:
+            self._to_be_alone.remove(chosen)
+        return chosen
+
+    def _give_up(self, resources: Resources) -> None:
+        """Let the work items fail that wait for what no worker has: all else is done."""
+        triples = self.lanes.take_all(resources)
+        while triple := self._next_alone(resources):
+            triples.append(triple)
+        positions = [triple[0] for triple in triples]
+        error = blocked_error(self.lanes.why(positions), resources, len(positions))
+        for position in positions:
+            self._fail(position, error)
+
+    def _call(self, triples: list[Triple], *, is_alone: bool = False) -> Call:
+        bundle = Bundle(f"b{self._n_bundles}", triples, is_alone)
+        self._n_bundles += 1
+        self._flying.add(bundle)
+        # All that goes together has the same needs.
+        grant = self.lanes.needs(triples[0][0])
+        arguments = (bundle.name, triples, grant, self.lanes.rows(triples))
+        return Call(run_bundle, arguments, bundle, grant.resources)
+
+    # ---------------------------------------------------------------- what comes in
+
+    def take_in(self, call: Call, came: list[Receipt] | Lost) -> None:
+        """Enter what came of a bundle.
+
+        Raises
+        ------
+        ProcessingError, InputError
+            A work item failed, and ``errors="fail"``.
+        """
+        bundle: Bundle = call.about
+        self._flying.discard(bundle)
+        if isinstance(came, Lost):
+            self._lost(bundle, came)
+            return
+        self._blame.came_back([r.position for r in came])
+        if self._run.cache is not None:
+            rows = [r.row for r in came if r.row is not None]
+            self._run.cache.noted([*rows, *(row for r in came for row in r.stage_rows)])
+        for receipt in came:
+            self._enter(receipt)
+        # A bundle ends at its first error; if that did not end the run (an item was halved) the rest goes out again.
+        reached = {receipt.position for receipt in came}
+        blocked = {receipt.position for receipt in came if receipt.needs is not None}
+        for triple in bundle.triples:
+            if triple[0] in blocked:
+                self._queue(triple)
+            elif triple[0] not in reached:
+                self._queue(triple, is_again=True)
+
+    def _queue(self, triple: Triple, *, is_again: bool = False) -> None:
+        """Let a work item wait, with others that need the same."""
+        if not self.lanes.add(triple, is_again=is_again):
+            self._pending.add(triple)
+
+    def _enter(self, receipt: Receipt) -> None:
+        position = receipt.position
+        item = self._plan.items[position]
+        if receipt.needs is not None:
+            self.lanes.stopped(position, receipt.needs, rows=receipt.found, seconds=receipt.seconds, why=receipt.where)
+        for outcome in self._explained(self.lanes.news(position, receipt.outcomes)):
+            self._report.add(outcome)
+        for text in receipt.notes:
+            self._report.note(text)
+        self._report.verified += receipt.verified
+        if receipt.error is not None:
+            memory = any(isinstance(e, MemoryError) for e in chain(receipt.error))
+            if not (memory and self._halve(position, "it ran out of memory")):
+                self._fail(position, processing_error(item, self._task.call, receipt))
+            return
+        if receipt.skipped:
+            self._leave_out(position, receipt.skipped)
+            return
+        self._spent_s += receipt.seconds
+        self._n_spent += 1
+        self._travelled_bytes += len(receipt.payload[1]) if receipt.payload is not None else 0
+        for name in self.metrics:
+            self.metrics[name] += receipt.metrics.get(name, 0)
+        self._note(receipt)
+        if receipt.needs is not None:
+            return
+        self.waiting.discard(position)
+        self._merging.enter(position, Found(receipt.row, receipt.payload, receipt.value, receipt.metrics))
+        self._count(receipt)
+
+    def _explained(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        template = self._plan.template
+        if not outcomes or self._explainer is None or template is None:
+            return outcomes
+        if self._ingredients is None:
+            processor = self._task.call.processor
+            found = [describe_stage(stage, processor, versions=self._task.versions) for stage in template.stages]
+            self._ingredients = {ingredients.digest: ingredients for ingredients in found}
+        return self._explainer.explained(outcomes, self._ingredients)
+
+    def _note(self, receipt: Receipt) -> None:
+        if receipt.store_problem and self._run.cache is not None:
+            self._run.cache.give_up(receipt.store_problem)
+        if receipt.not_kept and self._run.cache is not None:
+            self._run.warn_once(f"the result of {self._task.stage} is computed and not kept: {receipt.not_kept}")
+            self._report.note(receipt.not_kept)
+        for name in receipt.written:
+            self._report.note(
+                f"{name} is written by {self._task.stage}: it is not written again when the result is loaded"
+            )
+
+    def _count(self, receipt: Receipt) -> None:
+        """Enter an outcome, once for each work item; one that was halved counts with its last part."""
+        position = self.whole(receipt.position)
+        is_whole = not any(self.whole(other) == position for other in self._halves_waiting())
+        if position in self._counted or not is_whole:
+            return
+        self._counted.add(position)
+        reason = self._plan.reasons.get(position, {"reason": "not kept"})
+        key = self._plan.keys[position]
+        if receipt.site:
+            self._report.sites[receipt.site] += 1
+        seconds = receipt.seconds + self.lanes.seconds(receipt.position)
+        self._report.add(Outcome(self._task.stage, key, "computed", reason, seconds))
+        self._advance(1)
+
+    def whole(self, position: int) -> int:
+        """Return the work item that a position is a part of."""
+        while position in self._part_of:
+            position = self._part_of[position]
+        return position
+
+    def _halves_waiting(self) -> list[int]:
+        return [p for p in self.waiting if p in self._part_of] if self._part_of else []
+
+    def _leave_out(self, position: int, why: str) -> None:
+        item = self._plan.items[position]
+        self._report.datasets[item.dataset].failed[item.filename] = without_secrets(why)
+        self.waiting.discard(position)
+        self._merging.leave_out(position)
+        self._advance(1)
+
+    def _fail(self, position: int, error: CoffeaDiracError) -> None:
+        if not self._run.collect or isinstance(error, VerificationError):
+            raise error
+        self.errors.append(error)
+        self._leave_out(position, str(error).splitlines()[0])
+
+    # ---------------------------------------------------------------- what was lost
+
+    def enter_finished(self) -> None:
+        """Enter what the bundles in flight have kept so far: the run is about to end without them."""
+        for bundle in list(self._flying):
+            self._enter_finished(bundle)
+            self._flying.discard(bundle)
+
+    def _enter_finished(self, bundle: Bundle) -> dict[int, Receipt]:
+        done = self._finished(bundle)
+        if self._run.cache is not None:
+            self._run.cache.noted([receipt.row for receipt in done.values() if receipt.row is not None])
+        for receipt in done.values():
+            self._enter(receipt)
+        return done
+
+    def _lost(self, bundle: Bundle, lost: Lost) -> None:
+        done = self._enter_finished(bundle)
+        left = [triple for triple in bundle.triples if triple[0] not in done]
+        # With several work items at hand nobody knows which of them it was.
+        deaths = lost.deaths if len(left) == 1 else 1
+        self._blame.came_back(receipt.position for receipt in done.values())
+        self._last_lost = lost
+        self._blame.died([p for p, _, _ in left], lost.worker, deaths=deaths, is_alone=bundle.is_alone)
+        for triple in left:
+            self._retry(triple, lost)
+
+    def _finished(self, bundle: Bundle) -> dict[int, Receipt]:
+        """Return, by position, what the lost worker kept before it died."""
+        if self._task.store is None or not self._task.session:
+            return {}
+        try:
+            rows = packs.bundle_rows(self._task.store, self._task.session, bundle.name)
+        except StoreError:
+            # Nothing is lost by this but time: the work items are computed again.
+            return {}
+        found = {row.key: row for row in rows}
+        return {position: finished(position, found[key]) for position, _, key in bundle.triples if key in found}
+
+    def _retry(self, triple: Triple, lost: Lost) -> None:
+        position = triple[0]
+        is_full = lost.memory_limit > 0 and lost.memory >= FULL * lost.memory_limit
+        if is_full and self._blame.times(position) > 1 and self._halve(position, _full(lost)):
+            return
+        if self._blame.must_be_alone(position):
+            # Also what is to blame already: all else shall be done and kept before the run ends for it.
+            self._to_be_alone.append(triple)
+        else:
+            self._queue(triple, is_again=True)
+
+    def _accuse(self, triple: Triple) -> None:
+        position, item, _ = triple
+        self._fail(position, worker_error(item, self._task.call, self._blame.times(position), self._last_lost))
+
+    def _halve(self, position: int, why: str) -> bool:
+        """Put the two halves of a work item in its place, if it is not too small for that."""
+        item = self._plan.items[position]
+        whole = self._plan.items[self.whole(position)]
+        if len(item) < 2 or len(item) <= SMALLEST_PART * len(whole):
+            return False
+        middle = (item.entrystart + item.entrystop) // 2
+        halves = [replace(item, entrystop=middle), replace(item, entrystart=middle)]
+        new = self._merging.split(position, halves)
+        self._part_of.update(dict.fromkeys(new, position))
+        self.waiting.discard(position)
+        self.waiting.update(new)
+        for triple in zip(new, halves, ("", ""), strict=True):
+            self._pending.add(triple)
+        self._report.note(
+            f"{without_secrets(item.filename)}, entries {item.entrystart} to {item.entrystop} ({item.dataset}): {why}, "
+            "so it was processed in halves; it is not kept in this run, nor what was merged from it. A smaller "
+            "chunksize helps."
+        )
+        return True
+
+
+def _full(lost: Lost) -> str:
+    return f"workers died that used {lost.memory / 2**30:.2f} of {lost.memory_limit / 2**30:.2f} GiB memory"

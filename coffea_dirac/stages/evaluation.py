@@ -1,0 +1,441 @@
+"""Pulling handles: what is kept is loaded, what would come out the same is cut, the rest is computed and kept.
+
+Of a handle that is missing its inputs are pulled first, as far as their *digests*.  If a record of the same stage on
+inputs with the same bytes is kept (its second key says so), the stage is cut: not run, though the code above it
+changed.  Only what a stage is really run on is read and decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from coffea_dirac import codecs
+from coffea_dirac.context import let
+from coffea_dirac.environment import environment
+from coffea_dirac.errors import CodecError, StageError
+from coffea_dirac.inputs.discovery import Checker, Window, digest_path, recording, unrecorded
+from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
+from coffea_dirac.stages.handles import ACTIVE, CALLED, RUNNING, Handle, Source, filled
+from coffea_dirac.stages.keeper import Keeper, Kept
+from coffea_dirac.stages.mutation import Snapshot
+from coffea_dirac.stages.resources import Blocked
+from coffea_dirac.stages.rows import choose
+
+_UNREAD = object()
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of a handle: its digest at once, its value when it is asked for.
+
+    `inputs` are the discovered inputs of the stage and of all it came from; `columns` likewise those read; it is sure
+    if all of these can be checked later.
+    """
+
+    digest: str
+    inputs: frozenset[Discovered]
+    columns: frozenset[str] = frozenset()
+    kept: Kept | None = None
+    payload: tuple[str, bytes] | None = None
+    value: Any = _UNREAD
+    is_counted: bool = True
+    is_sure: bool = True
+
+
+def runs_all(resources: Mapping[str, float]) -> bool:
+    """Whether a stage may run here that needs `resources`: any may."""
+    return True
+
+
+@dataclass
+class Place:
+    """Where stages run: which work item it is, and what belongs to it.
+
+    Parameters
+    ----------
+    metadata : callable
+        Name -> digest of that metadata of the work item.
+    info : mapping
+        Small facts for records: dataset, file, first and last entry.
+    ignored : list of str
+        Files and folders whose reading does not count: the input, the store.
+    columns : callable
+        The columns that have been read so far.
+    can_run : callable
+        Resources -> whether a stage that needs them may run here; stages that need none are asked for too.
+    """
+
+    metadata: Callable[[str], str] = lambda name: "absent"
+    info: Mapping[str, Json] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    columns: Callable[[], Iterable[str]] = tuple
+    can_run: Callable[[Mapping[str, float]], bool] = runs_all
+
+
+class Evaluator:
+    """Pulls the handles of one graph.
+
+    Parameters
+    ----------
+    keeper : Keeper
+        Where records are.
+    place : Place
+        Where stages run.
+    note : callable
+        Takes a text for the user, once for each kind.
+
+    Attributes
+    ----------
+    outcomes : list of Outcome
+        What was loaded, computed and cut, in this order of events.
+    verified : list of str
+        What of it was computed again and came out the same.
+    """
+
+    def __init__(self, keeper: Keeper, place: Place, note: Callable[[str], None] = lambda text: None) -> None:
+        self._keeper, self._place, self._note = keeper, place, note
+        self._checker = Checker()
+        self._results: dict[str, Result] = {}
+        self._blocked: dict[str, Handle] = {}
+        self._barred: list[Handle] = []
+        self._is_published = True
+        self._reasons: dict[str, Mapping[str, Json]] = {}
+        self.outcomes: list[Outcome] = []
+        self.verified: list[str] = []
+
+    # ---------------------------------------------------------------- pulling
+
+    def pull(self, handles: Iterable[Handle]) -> list[Result]:
+        """Find or make the results of handles.
+
+        Raises
+        ------
+        Blocked
+            Some may not run here; the others are done.
+        StageError
+            A stage was written so that its result cannot be kept.
+        """
+        wanted = list(dict.fromkeys(handles))
+        may_bar = self._place.can_run is not runs_all and not self._keeper.can_keep
+        if may_bar and (barred := self._barred_in(wanted)):
+            # What is done here could not be found elsewhere.
+            self._barred, self._is_published = barred, False
+        for handle in [] if self._barred else wanted:
+            self._resolve(handle)
+        if self._barred:
+            # Also if ``process`` has gone on after it heard so: what it made then is not its result.
+            raise Blocked([handle.stage for handle in self._barred], is_kept=self._is_published)
+        return [self._results[handle.fingerprint] for handle in wanted]
+
+    def value(self, handle: Handle) -> Any:
+        """Return the result of a handle, for others to read."""
+        result = self.pull([handle])[0]
+        if result.value is _UNREAD:
+            value = self._decoded(handle, result)
+            # What could not be read has been made again: then the result is another one.
+            self._results[handle.fingerprint].value = value
+            return value
+        return result.value
+
+    def fresh(self, handle: Handle) -> Any:
+        """Return the result of a handle, for the caller to change."""
+        value = self.value(handle)
+        result = self._results[handle.fingerprint]
+        if result.payload is not None:
+            # The next one who asks gets another.
+            result.value = _UNREAD
+        return value
+
+    def all_inputs(self) -> frozenset[Discovered]:
+        """Return all that was discovered while results were computed, now or earlier."""
+        return frozenset().union(*(result.inputs for result in self._results.values()))
+
+    def all_columns(self) -> frozenset[str]:
+        """Return the columns that results were computed from, now or earlier."""
+        return frozenset().union(*(result.columns for result in self._results.values()))
+
+    def _resolve(self, handle: Handle) -> None:
+        """Find a result, or first those it needs and then make it; chains of stages may be long, so no recursion."""
+        stack = [(handle, False)]
+        while stack:
+            current, has_parents = stack.pop()
+            key = current.fingerprint
+            if key in self._results or key in self._blocked:
+                continue
+            if not has_parents:
+                if not self._find(current):
+                    stack.append((current, True))
+                    stack.extend((parent, False) for parent in reversed(current.arguments.parents))
+            elif any(parent.fingerprint in self._blocked for parent in current.arguments.parents):
+                self._blocked[key] = current
+                # What it needs is blocked, it is not: others may go on without it.
+            elif not self._cut(current):
+                self._compute(current)
+
+    def _barred_in(self, handles: Iterable[Handle]) -> list[Handle]:
+        """Return the handles that would have to run and may not, among these and those that they come from."""
+        waiting, seen = list(handles), set[str]()
+        found = []
+        while waiting:
+            handle = waiting.pop()
+            if handle.fingerprint in seen or handle.fingerprint in self._results or self._find(handle):
+                continue
+            seen.add(handle.fingerprint)
+            waiting.extend(handle.arguments.parents)
+            found += [] if self._place.can_run(handle.stage.resources) else [handle]
+        return found
+
+    def _bar(self, handle: Handle) -> None:
+        """Leave a handle to another worker, and keep what it takes, for that to find."""
+        self._blocked[handle.fingerprint] = handle
+        self._barred.append(handle)
+        for parent in handle.arguments.parents if handle.stage.resources else ():
+            self._publish(parent, self._results[parent.fingerprint])
+
+    def _publish(self, handle: Handle, result: Result) -> None:
+        """Keep a result that is needed elsewhere, also that of a stage that is not kept otherwise."""
+        if self._keeper.look_up(handle.fingerprint):
+            return
+        try:
+            payload = codecs.encode(result.value) if result.is_sure else None
+        except CodecError:
+            payload = None
+        if payload is None:
+            self._is_published = False
+            return
+        kept = replace(result, payload=(payload.codec, payload.data))
+        self._keep(handle, kept, result.inputs, 0.0)
+
+    # ---------------------------------------------------------------- loading and cutting
+
+    def _find(self, handle: Handle) -> bool:
+        if not handle.stage.keep and self._place.can_run({}):
+            return False
+        kept, reason = self._choose(self._keeper.look_up(handle.fingerprint), handle)
+        if reason is not None:
+            self._reasons[handle.fingerprint] = reason
+        if kept is None:
+            return False
+        self._results[handle.fingerprint] = self._result_of(kept, is_counted=False)
+        return True
+
+    def _choose(self, rows: list[Kept], handle: Handle) -> tuple[Kept | None, Mapping[str, Json] | None]:
+        return choose(rows, self._checker, self._place.metadata, self._named_files(handle))
+
+    def _named_files(self, handle: Handle) -> Mapping[str, str]:
+        in_arguments = handle._graph.templates.named_files(frozenset(handle.arguments.strings))
+        return {**handle.template.named_files, **in_arguments} if in_arguments else handle.template.named_files
+
+    def _result_of(self, kept: Kept, *, is_counted: bool) -> Result:
+        digest = kept.digest if isinstance(kept, Row) else hashlib.sha256(kept.payload).hexdigest()
+        columns = frozenset(kept.info.get("columns", ()))
+        return Result(digest, frozenset(kept.inputs), columns, kept, is_counted=is_counted)
+
+    def _cut(self, handle: Handle) -> bool:
+        """Take the record of the same stage on the same bytes, if there is one, as that of this handle too."""
+        if not (handle.stage.keep and handle.arguments.parents):
+            return False
+        for kept in reversed(self._keeper.look_up_second(self._second_key(handle))):
+            own = _own(kept)
+            if choose([_Inputs(own)], self._checker, self._place.metadata, self._named_files(handle))[0] is None:
+                continue
+            payload = self._keeper.payload(kept)
+            if payload is None:
+                continue
+            result = Result(
+                hashlib.sha256(payload).hexdigest(),
+                self._from_parents(handle).union(own),
+                self._columns(handle),
+                payload=(kept.codec, payload),
+            )
+            self._keep(handle, result, frozenset(own), float(kept.info.get("seconds", 0.0)))
+            self._results[handle.fingerprint] = result
+            self.outcomes.append(self._outcome(handle, "cut"))
+            return True
+        return False
+
+    def _second_key(self, handle: Handle) -> str:
+        text = handle.arguments.text(lambda parent: self._results[parent.fingerprint].digest)
+        text = f"stage by content 1 {handle.template.digest} {text}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _from_parents(self, handle: Handle) -> frozenset[Discovered]:
+        return frozenset().union(*(self._results[p.fingerprint].inputs for p in handle.arguments.parents))
+
+    def _columns(self, handle: Handle) -> frozenset[str]:
+        above = [self._results[parent.fingerprint] for parent in handle.arguments.parents]
+        reads = handle.arguments.has_source or any(result.value is not _UNREAD for result in above)
+        return frozenset(self._place.columns() if reads else ()).union(*(result.columns for result in above))
+
+    def _decoded(self, handle: Handle, result: Result) -> Any:
+        """Return the value of a result; what cannot be read is computed again."""
+        while True:
+            if result.payload is None and result.kept is not None:
+                payload = self._keeper.payload(result.kept)
+                result.payload = None if payload is None else (result.kept.codec, payload)
+            try:
+                if result.payload is not None:
+                    value = codecs.decode(*result.payload)
+                    if not result.is_counted:
+                        result.is_counted = True
+                        self.outcomes.append(self._outcome(handle, "loaded"))
+                    return value
+            except CodecError:
+                self._keeper.is_unreadable(result.kept) if result.kept is not None else None
+            del self._results[handle.fingerprint]
+            self._reasons[handle.fingerprint] = {"reason": "unreadable"}
+            result = self.pull([handle])[0]
+            if result.value is not _UNREAD:
+                return result.value
+
+    # ---------------------------------------------------------------- computing
+
+    def _compute(self, handle: Handle) -> None:
+        stage = handle.stage
+        if not self._place.can_run(stage.resources):
+            self._bar(handle)
+            return
+        if (name := self._changed(handle)) is not None:
+            raise StageError(
+                f"stage {stage.name}: {name} was changed after the call, before the result was pulled: pass a copy, or "
+                "change it before the call"
+            )
+        started = time.perf_counter()
+        arguments = {name: filled(v, self._value_of) for name, v in handle.arguments.values.items()}
+        # What came as a value is compared by its digest.
+        snapshot = Snapshot(arguments, apart={id(value) for _, value, _ in handle.arguments.changeable})
+        window = Window(self._place.ignored)
+        value = self._call(handle, arguments, window)
+        seconds = time.perf_counter() - started
+        if (name := snapshot.first_change()) is not None:
+            raise _changes(handle, f"its argument {name}")
+        if (name := self._changed(handle)) is not None:
+            raise _changes(handle, name)
+        own, problem = self._discovered(handle, window)
+        result = self._made(handle, value, own)
+        if problem:
+            result.is_sure = False
+            self._note(f"the result of stage {stage.name} is computed and not kept: {problem}")
+        elif result.payload is not None:
+            self._keep(handle, result, own, seconds)
+        self._results[handle.fingerprint] = result
+        if stage.is_told:
+            self.outcomes.append(self._outcome(handle, "computed", seconds))
+
+    def _value_of(self, value: Any) -> Any:
+        if type(value) is Handle:
+            return self.value(value)
+        source: Source | None = value if hasattr(type(value), "is_whole") else None
+        return source.events() if source is not None else value
+
+    def _call(self, handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any:
+        stage = handle.stage
+        bound, running = stage.bind(arguments), (*RUNNING.get(), stage)
+        try:
+            with let(ACTIVE, None), let(RUNNING, running), let(CALLED, handle.fingerprint), recording(window):
+                return stage.function(*bound.args, **bound.kwargs)
+        except Exception as error:
+            if isinstance(error, ValueError) and "read-only" in str(error):
+                raise _changes(handle, "an array among its arguments") from error
+            error.add_note(f"in stage {stage.name}")
+            raise
+
+    def _changed(self, handle: Handle) -> str | None:
+        """Return what is not as it was when the stage was called, None if all is."""
+        graph, arguments = handle._graph, handle.arguments
+        if not graph.templates.is_as_called(handle.stage, arguments.values, handle.template):
+            return f"its {next(iter(arguments.values))}" if handle.stage.is_method else "a global that it reads"
+        for name, value, digest in arguments.changeable:
+            if graph.digest(handle.stage, name, value) != digest:
+                return f"its argument {name}"
+        return None
+
+    def _discovered(self, handle: Handle, window: Window) -> tuple[frozenset[Discovered], str]:
+        """Return what the stage itself read, and why that cannot be checked, if so."""
+        problem = window.unchecked
+        for name, digest in self._named_files(handle).items():
+            if name not in window.written:
+                window.files.setdefault(name, digest)
+        for name, digest in window.files.items():
+            if name in window.written:
+                continue
+            if digest_path(name) != digest:
+                problem = problem or f"{name} changed while it was read"
+            if digest.startswith("unreadable"):
+                problem = problem or f"{name} cannot be read again for a check ({digest}): pass it as File({name!r})"
+        for name in window.written:
+            self._note(f"{name} is written by stage {handle.stage.name}: it is not written again on a hit")
+        return frozenset(window.inputs()), problem
+
+    def _made(self, handle: Handle, value: Any, own: frozenset[Discovered]) -> Result:
+        """Return a result as those who load it later will find it: what is kept is read from its payload."""
+        inputs = self._from_parents(handle) | own
+        if isinstance(value, Iterator):
+            raise StageError(
+                f"stage {handle.stage.name} returns a {type(value).__name__}, which can be gone through only once and "
+                "cannot be kept: return a list"
+            )
+        if not handle.stage.keep or not self._keeper.can_keep:
+            return Result(f"made by {handle.fingerprint}", inputs, self._columns(handle), value=value)
+        try:
+            payload = codecs.encode(value)
+        except CodecError as error:
+            raise StageError(
+                f"stage {handle.stage.name} returns what cannot be kept: {error}; or mark it @stage(keep=False)"
+            ) from error
+        digest = hashlib.sha256(payload.data).hexdigest()
+        # Asked for now: what a stage returns unread is read when it is encoded.
+        return Result(digest, inputs, self._columns(handle), payload=(payload.codec, payload.data))
+
+    def _keep(self, handle: Handle, result: Result, own: frozenset[Discovered], seconds: float) -> None:
+        assert result.payload is not None, "only what has a payload is kept"
+        with unrecorded():
+            made_in = environment()
+        info = {
+            **self._place.info,
+            "stage": handle.stage.name,
+            "template": handle.template.digest,
+            "seconds": round(seconds, 6),
+            "created_s": round(time.time(), 3),
+            "columns": sorted(result.columns),
+            "environment": made_in,
+            "own": sorted(f"{i.kind} {i.name}" for i in own),
+            "arguments": handle.arguments.digests,
+        }
+        codec, data = result.payload
+        second = self._second_key(handle) if handle.arguments.parents else ""
+        self._keeper.keep(Record(handle.fingerprint, data, codec, tuple(sorted(result.inputs)), second, info))
+
+    def _outcome(self, handle: Handle, outcome: Any, seconds: float = 0.0) -> Outcome:
+        reason: Mapping[str, Json] | None = None
+        if outcome != "loaded":
+            made = {o.fingerprint for o in self.outcomes if o.outcome == "computed"}
+            above = sorted({p.stage.name for p in handle.arguments.parents if p.fingerprint in made})
+            reason = self._reasons.get(handle.fingerprint) or {
+                "reason": "new input",
+                **({"where": ", ".join(above)} if above else {"arguments": handle.arguments.digests}),
+            }
+            reason = {**reason, "template": handle.template.digest}
+        return Outcome(handle.stage.name, handle.fingerprint, outcome, reason, seconds, work_items=0)
+
+
+def _changes(handle: Handle, what: str) -> StageError:
+    return StageError(
+        f"stage {handle.stage.name} changes {what}: others use the same. Work on a copy of it (copy.deepcopy, "
+        "numpy.array, ak.copy), and return that"
+    )
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    inputs: tuple[Discovered, ...]
+
+
+def _own(kept: Kept) -> tuple[Discovered, ...]:
+    """Return what a stage itself read, without what the stages above it read."""
+    own = kept.info.get("own")
+    return kept.inputs if own is None else tuple(i for i in kept.inputs if f"{i.kind} {i.name}" in own)

@@ -1,0 +1,89 @@
+"""Events that were opened elsewhere, as an argument of stages: which data they are, found without reading any."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from coffea_dirac.fingerprint import describe
+from coffea_dirac.inputs.identity import FileIdentity, Reading, read_identity
+from coffea_dirac.interfaces import Versions
+from coffea_dirac.stages.sources import ItemSource
+
+
+def source_of(
+    value: Any, identify: Callable[[str, str], FileIdentity], *, versions: Versions = "exact"
+) -> ItemSource | None:
+    """Return `value` as the data of a file if it is all that a ``NanoEventsFactory`` made, unchanged; else None.
+
+    Parameters
+    ----------
+    identify : callable
+        (file, tree) -> the identity of the file.
+    versions : "exact" or "minor"
+        How versions of installed packages count.
+    """
+    factory = getattr(value, "attrs", {}).get("@events_factory") if hasattr(value, "layout") else None
+    if factory is None or getattr(factory, "_mode", "") != "virtual":
+        return None
+    from coffea.nanoevents.util import key_to_tuple
+
+    prefix = factory._partition_key
+    uuid, tree, entries = key_to_tuple(prefix)
+    content = _content(value, prefix)
+    opener = getattr(factory._mapping, "_fileopener", None)
+    path = getattr(opener, "_uuid_pfnmap", {}).get(uuid)
+    if content is None or path is None or len(value) != len(factory):
+        return None
+    identity = identify(path, tree.partition(";")[0].strip("/"))
+    schema = describe({"schema": type(factory._schema)}, versions=versions).digest
+    text = "\0".join(("events 1", identity.digest, tree, entries, schema, content))
+    source = ItemSource(hashlib.sha256(text.encode()).hexdigest(), lambda: value)
+    source.take(value)
+    return source
+
+
+def _content(value: Any, prefix: str) -> str | None:
+    """Return what tells the columns and their places in the file; None if anything is not as it came from there."""
+    import awkward as ak
+
+    form, _, buffers = ak.to_buffers(value)
+    keys: dict[str, list[tuple[str, str]]] = {}
+    for name in sorted(buffers):
+        key = getattr(buffers[name], "buffer_key", None)
+        if key is None or not key.startswith(prefix):
+            return None
+        node, _, attribute = name.partition("-")
+        keys.setdefault(node, []).append((attribute, key.removeprefix(prefix)))
+    text = json.dumps(_without_order(form.to_dict(), keys), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_order(form: Any, keys: dict[str, list[tuple[str, str]]]) -> Any:
+    """Return a form with fields by name, whose order follows the hash seed, and buffers by where they come from."""
+    if isinstance(form, list):
+        return [_without_order(item, keys) for item in form]
+    if not isinstance(form, dict):
+        return form
+    found = {name: _without_order(part, keys) for name, part in form.items() if name not in ("form_key", "fields")}
+    found["buffers"] = keys.get(form.get("form_key") or "", [])
+    if form.get("fields") is not None:
+        found["contents"] = dict(zip(form["fields"], found["contents"], strict=True))
+    return found
+
+
+class Identities:
+    """Identities of files, each read once in the life of this object."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], FileIdentity] = {}
+
+    def __call__(self, path: str, tree: str) -> FileIdentity:
+        """Return the identity of a file; errors as for `read_identity`."""
+        found = self._known.get((path, tree))
+        if found is None:
+            kind = "parquet" if path.endswith((".parquet", ".parq")) else "root"
+            found = self._known[path, tree] = read_identity(path, tree, Reading(kind))
+        return found

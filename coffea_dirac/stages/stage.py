@@ -1,0 +1,323 @@
+"""``@stage``: a function whose result is worth keeping, and the templates that stand for such functions in keys."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, overload
+
+from coffea_dirac.context import let
+from coffea_dirac.errors import ConfigurationError, StageError
+from coffea_dirac.fingerprint import Ingredients, describe, digest_value
+from coffea_dirac.fingerprint.guard import Guard
+from coffea_dirac.fingerprint.packages import counted_version
+from coffea_dirac.fingerprint.values import canonical
+from coffea_dirac.inputs.discovery import unrecorded
+from coffea_dirac.interfaces import Versions
+from coffea_dirac.stages.handles import ACTIVE, RUNNING, Template, handle_in
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+# Whatever a stage does with arrays it does through these.
+_LIBRARIES = ("awkward", "coffea", "numpy", "uproot")
+# Code that finds methods by names made at run time: then every method counts.
+_DYNAMIC = ("getattr", "__dict__", "vars", "attrgetter", "methodcaller", "dir", "getmembers")
+_IMMUTABLE = (bool, int, float, complex, str, bytes, type(None), types.FunctionType, type, types.ModuleType)
+
+
+class Stage:
+    """A function whose results are kept; see `stage`.
+
+    Called outside of a run it is the plain function; inside one it returns a lazy handle.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        version: object = None,
+        depends: Sequence[object] = (),
+        keep: bool = True,
+        resources: Mapping[str, float] | None = None,
+        is_told: bool = True,
+        writes: bool = False,
+    ) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.version, self.depends = version, tuple(depends)
+        self.keep, self.resources = keep, dict(resources or {})
+        # Of stages of this package's own.
+        self.is_told, self.writes = is_told, writes
+        """Whether reports name it, and whether it writes files, so that it is not run to see what it returns."""
+        self.name: str = function.__qualname__.rpartition("<locals>.")[2]
+        """The name of the function, with that of its class."""
+        self.is_method = "." in self.name
+        """Whether the function is defined in the body of a class."""
+        self._signature = inspect.signature(function)
+
+    def __repr__(self) -> str:
+        return f"<stage {self.name}>"
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, or return a handle of the call."""
+        graph = ACTIVE.get()
+        if graph is None or _is_tracing((*args, *kwargs.values())):
+            if (handle := handle_in((args, kwargs))) is not None:
+                raise StageError(
+                    f"{self.name} is called with {handle!r} outside of the run that this handle belongs to: call it "
+                    "inside process(), or inside the same `with StageCache(...)` block"
+                )
+            return self._called_plainly(args, kwargs)
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() {error}") from None
+        return graph.call(self, bound.arguments)
+
+    def _called_plainly(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the function; inside of another stage it is a part of that one."""
+        running = RUNNING.get()
+        if not running:
+            return self.function(*args, **kwargs)
+        if self in running:
+            raise StageError(
+                f"stage {self.name} is called while it runs: write the recursion as a plain function, and call that "
+                "from the stage"
+            )
+        with let(RUNNING, (*running, self)):
+            return self.function(*args, **kwargs)
+
+    def bind(self, arguments: Mapping[str, Any]) -> inspect.BoundArguments:
+        """Return named arguments as positional and keyword ones."""
+        return inspect.BoundArguments(self._signature, dict(arguments))
+
+    def __getstate__(self) -> dict[str, object]:
+        """Return what belongs to a fingerprint: where and whether a result is kept does not change it."""
+        return {"function": self.function, "version": self.version, "depends": self.depends}
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        module, name = self.function.__module__, self.function.__qualname__
+        found: Any = sys.modules.get(module)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self and module != "__main__":
+            return name
+        return _remade, (self.function, self.version, self.depends, self.keep, self.resources)
+
+
+def _is_tracing(values: Iterable[Any]) -> bool:
+    """Whether arrays without data are among the arguments: dask-awkward asks what a result will look like."""
+    # By class only: handles and placeholders of events refuse every question.
+    parts = [part for value in values for part in (value if type(value) in (list, tuple) else (value,))]
+    arrays = [v for v in parts if any(base.__module__ == "awkward.highlevel" for base in type(v).__mro__)]
+    return any(array.layout.backend.name == "typetracer" for array in arrays)
+
+
+def _remade(
+    function: Callable[..., Any], version: object, depends: Sequence[object], keep: bool, resources: Mapping[str, float]
+) -> Stage:
+    return Stage(function, version=version, depends=depends, keep=keep, resources=resources)
+
+
+@overload
+def stage(function: Function) -> Function: ...
+@overload
+def stage(
+    *,
+    version: object = None,
+    depends: Sequence[object] = (),
+    keep: bool = True,
+    resources: Mapping[str, float] | None = None,
+) -> Callable[[Function], Function]: ...
+def stage(
+    function: Callable[..., Any] | None = None,
+    *,
+    version: object = None,
+    depends: Sequence[object] = (),
+    keep: bool = True,
+    resources: Mapping[str, float] | None = None,
+) -> Any:
+    """Mark a function, or a method, whose result is worth keeping.
+
+    In ``process`` and inside ``with StageCache(...)`` a call returns a lazy handle, which may be an argument of other
+    stages (also in a dict, list or tuple) and may be returned; what is pulled is loaded if it is kept under the same
+    fingerprint, else computed and kept.  Everywhere else the function is called as it is.  The fingerprint covers the
+    code with all it reaches and the arguments; ``events`` as an argument stands for the data of the work item.
+
+    Parameters
+    ----------
+    function : callable
+        Must return the same for the same arguments, and not change them.
+    version : object, optional
+        Enters the fingerprint: a new value makes all earlier results misses.
+    depends : sequence, optional
+        Values, functions, modules or `File` objects that the result depends on in a way no reading of the code shows.
+    keep : bool
+        False for what is cheaper to compute than to load.
+    resources : mapping, optional
+        What a worker must have to run it, as dask names it: ``{"GPU": 1}``.
+
+    Raises
+    ------
+    ConfigurationError
+        It is put on something else than a function.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from coffea_dirac import StageCache
+    >>> @stage
+    ... def double(x):
+    ...     return 2 * x
+    >>> double(21)
+    42
+    >>> with StageCache(tempfile.mkdtemp()) as cache:
+    ...     double(double(1)).compute()
+    4
+    >>> cache.report.counts
+    {'loaded': 0, 'computed': 2, 'cut': 0}
+    """
+    if function is None:
+        return functools.partial(stage, version=version, depends=depends, keep=keep, resources=resources)
+    if isinstance(function, staticmethod | classmethod | property):
+        raise ConfigurationError(f"@stage goes below @{type(function).__name__}: write it next to the def")
+    if isinstance(function, Stage) or not isinstance(function, types.FunctionType):
+        raise ConfigurationError(f"@stage goes on a function or a method, not on {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+        raise ConfigurationError(
+            f"{function.__qualname__} is a generator or a coroutine, which has no result to keep: return a list"
+        )
+    if isinstance(depends, str) or not isinstance(depends, Sequence):
+        raise ConfigurationError(f"depends is {depends!r}: it is a list, as in depends=[helper, File('cuts.json')]")
+    if resources is not None and not isinstance(resources, Mapping):
+        raise ConfigurationError(f"resources is {resources!r}: it is a dict, as in resources={{'GPU': 1}}")
+    return Stage(function, version=version, depends=depends, keep=keep, resources=resources)
+
+
+# ------------------------------------------------------------------------------------------------------------ templates
+
+
+class Templates:
+    """The templates of stages: of each function made once, of each method once for a state of its instance.
+
+    Parameters
+    ----------
+    sources : mapping, optional
+        Source texts of code that is not at hand in this process.
+    named_files : callable
+        Strings -> {name: digest} of the files that they name.
+    is_watching : bool
+        Look at each call whether what the code reaches is still the same: in a notebook, it may not be.
+    versions : "exact" or "minor"
+        How versions of installed packages count.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, str] | None,
+        named_files: Callable[[frozenset[str]], Mapping[str, str]],
+        *,
+        is_watching: bool = False,
+        versions: Versions = "exact",
+    ) -> None:
+        self.sources, self.is_watching, self.versions = sources, is_watching, versions
+        self._find_files, self._files = named_files, dict[frozenset[str], Mapping[str, str]]()
+        self._known: dict[object, tuple[Template, Guard | None]] = {}
+        self.ingredients: dict[str, Ingredients] = {}
+        self.digests: dict[int, tuple[Any, str]] = {}
+        """Digests of arguments that do not change in a run, by id, with the arguments."""
+        self._held: list[object] = []
+
+    def named_files(self, strings: frozenset[str]) -> Mapping[str, str]:
+        """Return the files that strings name, with their digests; each set of strings is looked at once."""
+        if not strings:
+            return {}
+        found = self._files.get(strings)
+        if found is None or self.is_watching:
+            found = self._files[strings] = self._find_files(strings)
+        return found
+
+    def of(self, stage: Stage, arguments: Mapping[str, Any]) -> Template:
+        """Return the template of a stage that is called with `arguments`.
+
+        Raises
+        ------
+        FingerprintError
+            Something that the stage reaches has no fingerprint.
+        """
+        instance = next(iter(arguments.values()), None) if stage.is_method else None
+        name = (id(stage), id(instance), _state(instance)) if stage.is_method else id(stage)
+        found, guard = self._known.get(name, (None, None))
+        if found is None or (guard is not None and not guard.holds()):
+            with unrecorded():
+                ingredients = describe_stage(stage, instance, self.sources, versions=self.versions)
+                found = Template(ingredients.digest, self.named_files(ingredients.strings))
+            self._known[name] = found, ingredients.guard if self.is_watching else None
+            self.ingredients[found.digest] = ingredients
+            # An id stands for its object as long as that lives.
+            self._held += [stage, instance, *(getattr(instance, "__dict__", None) or {}).values()]
+        return found
+
+    def is_as_called(self, stage: Stage, arguments: Mapping[str, Any], template: Template) -> bool:
+        """Return whether the instance of a method, and what is watched, is as it was when the stage was called."""
+        if not (stage.is_method or self.is_watching):
+            return True
+        return self.of(stage, arguments).digest == template.digest
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    return importlib.metadata.version(distribution)
+
+
+def describe_stage(
+    stage: Stage, instance: object, sources: Mapping[str, str] | None = None, *, versions: Versions = "exact"
+) -> Ingredients:
+    """Return what the fingerprint of a stage comes from, its arguments apart; `instance` is that of a method."""
+    import awkward as ak
+
+    bound = types.MethodType(stage.function, instance) if stage.is_method else stage.function
+    roots = {
+        "stage": bound,
+        "version": stage.version,
+        "depends": stage.depends,
+        "libraries": tuple(counted_version(_version(name), versions) for name in _LIBRARIES),
+        # Arrays carry behaviours that no code of the stage names.
+        "arrays": ak,
+    }
+    methods = _methods(type(instance)) if stage.is_method else ()
+    found = describe(roots, omit=methods, sources=sources, versions=versions)
+    if methods and any(word in text for text in _code_of(found) for word in _DYNAMIC):
+        found = describe(roots, sources=sources, versions=versions)
+    return found
+
+
+def _methods(kind: type) -> list[str]:
+    """Return the names of methods that run only where code names them."""
+    own = (base for base in kind.__mro__ if base.__module__ not in ("builtins", "abc"))
+    return [
+        name
+        for base in own
+        for name, value in vars(base).items()
+        if not name.startswith("__") and isinstance(value, types.FunctionType | Stage)
+    ]
+
+
+def _code_of(found: Ingredients) -> list[str]:
+    nodes = found.tree["nodes"].values()
+    return [canonical(node["code"]) for node in nodes if isinstance(node, dict) and "code" in node]
+
+
+def _state(instance: object) -> object:
+    """Return what tells one state of an instance from another, as long as the values of the first are held."""
+    state = getattr(instance, "__dict__", None) or {}
+    return tuple(
+        (name, id(value) if isinstance(value, _IMMUTABLE) or hasattr(value, "__fspath__") else digest_value(value))
+        for name, value in state.items()
+    )
