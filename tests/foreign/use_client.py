@@ -22,5 +22,7 @@ class Client(DiracClient):
         super().__init__(*args, cache=os.environ["FOREIGN_CACHE"], **kwargs)
 
 
-for module in (distributed, distributed.client, dask.distributed):
-    module.Client = Client  # type: ignore[attr-defined]
+def pytest_configure() -> None:
+    """Put it in place, before tests are collected; who only imports this file is left alone."""
+    for module in (distributed, distributed.client, dask.distributed):
+        module.Client = Client  # type: ignore[attr-defined]

@@ -27,5 +27,7 @@ class FuturesExecutor(DiracExecutor):
     workers: int | None = _OPTIONS.get("workers")
 
 
-for module in (coffea.processor, coffea.processor.executor):
-    module.FuturesExecutor = FuturesExecutor  # type: ignore[attr-defined]
+def pytest_configure() -> None:
+    """Put it in place, before tests are collected; who only imports this file is left alone."""
+    for module in (coffea.processor, coffea.processor.executor):
+        module.FuturesExecutor = FuturesExecutor  # type: ignore[attr-defined]
