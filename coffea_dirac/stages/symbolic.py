@@ -52,7 +52,8 @@ class Shape:
     def roots_of(self, source: str) -> list[Handle]:
         """Return what would be returned of a work item with other data."""
         made: dict[Handle, Handle] = {}
-        part_of = {f"source {self.source};": f"source {source};"}
+        # As data, and as the plain text that names the files of a work item.
+        part_of = {f"source {self.source};": f"source {source};", f"str {self.source!r};": f"str {source!r};"}
         for handle in self._handles:
             made[handle] = _on_other_data(handle, made, part_of)
         return [made[root] for root in self.roots]
