@@ -181,7 +181,7 @@ def test_a_server_that_never_answers_holds_up_neither_the_others_nor_the_end(
     url, _ = served
     (tmp_path / "one.root").write_bytes(b"data")
     script = (
-        "import sys, time; from coffea_dirac import stamps\n"
+        "import sys, time; from coffea_dirac.inputs import stamps\n"
         "stamps.REMOTE_DEADLINE_S = 2\n"
         "print(sorted(stamps.stamps(sys.argv[1:])))"
     )

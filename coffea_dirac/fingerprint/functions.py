@@ -144,7 +144,10 @@ def _is_stage(decorator: ast.expr, namespace: dict[str, Any]) -> bool:
     if not isinstance(target, ast.Name):
         return False
     found = modules.live(namespace, (target.id, *reversed(chain)))
-    return isinstance(found, types.FunctionType) and (found.__module__, found.__name__) == (f"{OWN}.stages", "stage")
+    return isinstance(found, types.FunctionType) and (found.__module__, found.__name__) == (
+        f"{OWN}.stages.stage",
+        "stage",
+    )
 
 
 def unit_of(walker: Walker, code: types.CodeType, label: str) -> Unit:

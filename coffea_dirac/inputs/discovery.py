@@ -338,7 +338,7 @@ def package_roots() -> tuple[str, ...]:
             sys.base_prefix,
             site.getusersitepackages(),
             *site.getsitepackages(),
-            str(Path(__file__).parent),
+            str(Path(__file__).parent.parent),
         ]
         # A prefix of / or /usr would swallow the user's own files: only real package directories count then.
         found = {os.path.realpath(p) for p in named if p}
