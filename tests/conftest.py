@@ -21,8 +21,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Doctests import every file, also on the stack that has not what these need; none of them has core tests.
 _PACKAGES = {
     "dask_mode.py": "dask_awkward",
-    "pki.py": "cryptography",
-    "rucio_server.py": "jwt",
+    "pki.py": "jwt",
     "test_catalogs_rucio.py": "jwt",
     "test_stores_failing.py": "jwt",
 }
