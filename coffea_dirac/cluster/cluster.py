@@ -365,6 +365,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
             except OSError as error:  # the scheduler is busy, or about to end
                 logger.debug("The number of workers could not be adapted: %s", error)
             except Exception:
+                # The workers at hand go on, and no result depends on how many they are: told, and tried again.
                 logger.exception("The number of workers could not be adapted.")
 
     # -- closing
