@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import re
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coffea_dirac.fingerprint import digest_value
@@ -133,6 +134,19 @@ def _unpack(processor: Any) -> Any:
         processor = cloudpickle.loads(lz4.frame.decompress(processor))
     # What cache.wrap() does for other executors, this one does itself.
     return processor.inner if hasattr(type(processor), "wraps_for_stages") else processor
+
+
+def with_texts(items: Iterable[Any]) -> list[Any]:
+    """Return work items whose file names are texts: coffea also takes paths as they are.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from coffea.processor.executor import WorkItem
+    >>> with_texts([WorkItem("data", Path("a.root"), "Events", 0, 10, b"")])[0].filename
+    'a.root'
+    """
+    return [i if isinstance(i.filename, str) else replace(i, filename=os.fspath(i.filename)) for i in items]
 
 
 def item_metadata(item: Any) -> dict[str, Any]:

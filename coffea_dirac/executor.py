@@ -19,7 +19,7 @@ except ImportError as error:
     ) from error
 
 from coffea_dirac.cache import StageCache, default_cache, memo_place
-from coffea_dirac.calls import ProcessingCall, parse
+from coffea_dirac.calls import ProcessingCall, parse, with_texts
 from coffea_dirac.inputs.memo import IdentityMemo
 from coffea_dirac.planning import ASKED, Planned
 from coffea_dirac.report import Report, Skipped
@@ -183,6 +183,7 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
             holder.told.add("defaults")
             say_defaults(self.cache, holder.workers)
         if isinstance(call, ProcessingCall):
+            found = with_texts(found)
             if (question := ASKED.get()) is not None:
                 raise Planned(forecast(run, call, found, question))
             holder.report = Report()

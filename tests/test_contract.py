@@ -231,13 +231,50 @@ def test_a_trial_of_one_chunk_counts_towards_the_whole(tmp_path: Path, ours: Any
     assert executor.report.work_items == {"hits": 2, "misses": 6}
 
 
-def test_lists_of_work_items_and_generators(tmp_path: Path, ours: Any) -> None:
+@pytest.mark.parametrize("make", [list, tuple, lambda chunks: chunks, lambda chunks: (item for item in chunks)])
+def test_lists_of_work_items_and_generators(tmp_path: Path, ours: Any, make: Any) -> None:
     fileset = {"a": [flat(tmp_path / "a.root")]}
-    for source in (
-        lambda run: list(run.preprocess(fileset, treename="Events")),
-        lambda run: run.preprocess(fileset, treename="Events"),
-    ):
-        assert same(ours, source, call={})["n"] == 30
+    assert same(ours, lambda run: make(run.preprocess(fileset, treename="Events")), call={})["n"] == 30
+
+
+def test_work_items_in_another_order_doubled_or_a_part_of_them(tmp_path: Path, ours: Any) -> None:
+    fileset = {"a": [flat(tmp_path / "a.root")], "b": [flat(tmp_path / "b.root", seed=2)]}
+    for change, n in ((lambda items: items[::-1], 60), (lambda items: 2 * items, 120), (lambda items: items[1:3], 16)):
+        items = functools.partial(lambda c, run: c(list(run.preprocess(fileset, treename="Events"))), change)
+        assert same(ours, items, call={})["n"] == n
+
+
+@pytest.mark.parametrize("make", [iter, lambda items: map(lambda item: item, items)])
+def test_other_iterators_are_refused_by_the_runner_itself(tmp_path: Path, ours: Any, make: Any) -> None:
+    fileset = {"a": [flat(tmp_path / "a.root")]}
+    error = same(ours, lambda run: make(list(run.preprocess(fileset, treename="Events"))), call={})
+    assert "object is not subscriptable" in str(error)
+
+
+def test_an_executor_called_by_hand_takes_any_iterable_of_work_items(tmp_path: Path, ours: Any) -> None:
+    seen: list[Any] = []
+
+    class Noting(IterativeExecutor):  # type: ignore[misc]
+        def __call__(self, items: Any, function: Any, accumulator: Any) -> Any:
+            seen.append((items, function))
+            return super().__call__(items, function, accumulator)
+
+    run = Runner(executor=Noting(status=False), pre_executor=ours(), schema=BaseSchema, chunksize=7, metadata_cache={})
+    run({"a": [flat(tmp_path / "a.root")]}, Sums(), treename="Events")
+    ((items, function),) = seen
+    for source in (iter(items), (item for item in items), tuple(items)):
+        assert ours()(source, function, None)[0]["out"]["n"] == 30
+
+
+def test_files_named_by_paths(tmp_path: Path, ours: Any) -> None:
+    flat(tmp_path / "a.root")
+    flat(tmp_path / "b.root", seed=2)
+    fileset = {"a": [tmp_path / "a.root", str(tmp_path / "b.root")], 1: {"files": {tmp_path / "b.root": "Events"}}}
+    assert same(ours, fileset)["n"] == 90
+    fileset["a"].append(tmp_path / "gone.root")
+    executor = ours()
+    assert outcome(executor, fileset, Sums(), {"treename": "Events"}, skipbadfiles=True)["n"] == 90
+    assert list(executor.report.missing["a"]["files"]) == [str(tmp_path / "gone.root")]
 
 
 def test_a_generator_that_is_told_another_chunk_size(tmp_path: Path, ours: Any) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def read_error(item: Any, error: Exception) -> InputError:
     """Return the error for a file whose metadata cannot be read."""
     text = (
-        f"cannot read tree {item.treename!r} of {without_secrets(item.filename)} (dataset {item.dataset!r}): "
+        f"cannot read tree {item.treename!r} of {without_secrets(str(item.filename))} (dataset {item.dataset!r}): "
         f"{_first(error)}. {_advice(error)} "
         "Nothing has been processed; Runner(skipbadfiles=True) leaves unreadable files out and names them."
     )

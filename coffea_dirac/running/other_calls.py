@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,17 +37,17 @@ def read_metadata(
     def note(item: Any, error: BaseException) -> None:
         if any(isinstance(e, call.skipbadfiles) for e in chain(error)) and not call.use_result_type:
             why = without_secrets(f"{type(innermost(error)).__name__}: {innermost(error)}")
-            skipped[item.dataset, item.filename] = Skipped(item.treename, item.metadata or {}, why)
+            skipped[item.dataset, os.fspath(item.filename)] = Skipped(item.treename, item.metadata or {}, why)
             return
         if isinstance(error, Exception):
             raise read_error(item, error) from error
         raise error
 
-    items = sorted(items, key=lambda i: (i.dataset, i.filename))
+    items = sorted(items, key=lambda i: (str(i.dataset), str(i.filename)))
     with progress(run.desc, run.unit, len(items), show=run.status) as advance:
         known = _known_metadata(run, call, items, advance)
         for item in known:
-            skipped.pop((item.dataset, item.filename), None)
+            skipped.pop((item.dataset, os.fspath(item.filename)), None)
         accumulator = accumulate([type(accumulator)(known.values())], accumulator)
         for item, result, error in _map(run, call.function, [i for i in items if i not in known]):
             advance(1)
@@ -63,11 +64,11 @@ def _known_metadata(run: Run, call: Call, items: Sequence[Any], advance: Callabl
 
     if not isinstance(call, MetadataCall):
         return {}
-    wanted = {(item.filename, item.treename) for item in items}
+    wanted = {(os.fspath(item.filename), item.treename) for item in items}
     answers = run.memo.identify_all(wanted, call.how, advance=advance, hand_on=True)
     known = {}
     for item in items:
-        found = answers[item.filename, item.treename]
+        found = answers[os.fspath(item.filename), item.treename]
         if isinstance(found, FileIdentity):
             metadata = {**(item.metadata or {}), "numentries": found.entries, "uuid": found.uuid}
             if found.clusters is not None and call.how.with_clusters:
