@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import pickle
@@ -244,7 +245,7 @@ def test_work_items_in_another_order_doubled_or_a_part_of_them(tmp_path: Path, o
         assert same(ours, items, call={})["n"] == n
 
 
-@pytest.mark.parametrize("make", [iter, lambda items: map(lambda item: item, items)])
+@pytest.mark.parametrize("make", [iter, lambda items: map(copy.copy, items)])
 def test_other_iterators_are_refused_by_the_runner_itself(tmp_path: Path, ours: Any, make: Any) -> None:
     fileset = {"a": [flat(tmp_path / "a.root")]}
     error = same(ours, lambda run: make(list(run.preprocess(fileset, treename="Events"))), call={})
