@@ -177,3 +177,13 @@ class FingerprintError(CoffeaDiracError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.path, self.why)
+
+
+def chain(error: BaseException) -> list[BaseException]:
+    """Return an exception and all it came from, outermost first."""
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from coffea_dirac.catalogs import ListingCatalog, open_catalog
 from coffea_dirac.errors import ConfigurationError, NoReplicaError
 from coffea_dirac.inputs import lake
+from coffea_dirac.inputs.health import Verify
 from coffea_dirac.interfaces import Catalog
 
 
@@ -43,6 +44,7 @@ def resolve(
     metadata: Mapping[str, Mapping[str, Any]] | None = None,
     treename: str | None = None,
     allow_missing: bool = False,
+    verify: Verify = "size",
 ) -> LogicalFileset:
     """Return a fileset of the logical files of datasets or containers; reading one picks a replica that works.
 
@@ -62,6 +64,9 @@ def resolve(
         The tree in each file, for filesets that need it there.
     allow_missing : bool
         Leave files out of which no replica can be read, instead of raising.
+    verify : {"size", "adler32"}
+        What is compared with the catalog before a replica is first read by a process: its size, or also all of its
+        bytes, which takes as long as to read the whole file.
 
     Raises
     ------
@@ -90,7 +95,9 @@ def resolve(
             "resolve(..., allow_missing=True) leaves them out"
         )
     near = {site: (rses,) if isinstance(rses, str) else tuple(rses) for site, rses in (sites or {}).items()}
-    lake.know((file for files in listing.dids.values() for file in files), near)
+    if verify not in get_args(Verify):
+        raise ConfigurationError(f"verify={verify!r}: write verify='size' or verify='adler32'")
+    lake.know((file for files in listing.dids.values() for file in files), near, verify=verify)
     datasets = {}
     for dataset, (of_dataset, known) in wanted.items():
         files = [f"{lake.PREFIX}{file.lfn}" for did in of_dataset for file in listing.dids[did] if file.replicas]

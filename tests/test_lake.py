@@ -18,6 +18,7 @@ from xrootd_server import XRootDServer, free_port
 from coffea_dirac import resolve
 from coffea_dirac.errors import ConfigurationError, NoReplicaError
 from coffea_dirac.inputs import lake
+from coffea_dirac.inputs.health import Health
 from coffea_dirac.interfaces import LogicalFile, Replica
 from coffea_dirac.sites import ranked
 
@@ -27,7 +28,7 @@ SITES = {"LCG.A.uk": ["A_DISK"], "LCG.B.uk": ["B_DISK"]}
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, empty in (("_known", {}), ("_near", {}), ("_avoided", {}), ("_bad", set())):
+    for name, empty in (("_known", {}), ("_near", {}), ("_whole", set()), ("_health", Health())):
         monkeypatch.setattr(lake, name, empty)
 
 
@@ -59,14 +60,25 @@ class Lake:
         log = self.servers[rse].log.read_text(errors="replace")
         return log.count("req=open")
 
-    def run(self, site: str = "LCG.A.uk", *, cache: str = "cache", **options: Any) -> Any:
+    def damage(self, rse: str, file: str, branch: str = "Jet_pt") -> None:
+        """Flip bits where a branch's data lie."""
+        copy = self.copy(rse, file)
+        with uproot.open({str(copy): "Events"}) as tree:
+            where = tree[branch]
+            start = where.member("fBasketSeek")[0] + where.basket(0).member("fKeylen")
+            middle = int(start + where.basket(0).compressed_bytes // 2)
+        data = bytearray(copy.read_bytes())
+        data[middle] ^= 0xFF
+        copy.write_bytes(data)
+
+    def run(self, site: str = "LCG.A.uk", *, cache: str = "cache", verify: str = "size", **options: Any) -> Any:
         (self.scenario.folder / "catalog.json").write_text(json.dumps(self.catalog))
         what = {
             "ttbar": {"files": "mc:ttbar", "metadata": {"xsec": 2.5}},
             "wjets": {"files": "mc:wjets", "metadata": {"xsec": 1.5}},
         }
         make = (
-            f"from coffea_dirac import resolve; fileset = resolve({what!r}, sites={SITES!r}, "
+            f"from coffea_dirac import resolve; fileset = resolve({what!r}, sites={SITES!r}, verify={verify!r}, "
             "catalog=json.load(open('catalog.json'))); "
             "executor = DiracExecutor(**{'cache': CACHE, 'inline': True, 'status': False, **options})"
         ).replace("CACHE", repr(cache))
@@ -136,6 +148,72 @@ def test_a_bad_replica_is_survived(a_lake: Lake, trouble: str) -> None:
     assert a_lake.run("LCG.B.uk").out == result.out
 
 
+def test_what_cannot_be_decoded_is_read_from_another_replica(a_lake: Lake) -> None:
+    sound = a_lake.run("LCG.B.uk", cache="sound")
+    a_lake.damage("A_DISK", "one")
+    result = a_lake.run("LCG.A.uk")
+    assert (result.error, result.out, result.misses) == (None, sound.out, 4)
+    why = "zlib.error: Error -3 while decompressing data: incorrect data check"
+    assert result.notes == [f"the replica of mc:one.root at A_DISK is damaged: {why}"]
+
+
+def test_metadata_that_cannot_be_decoded_are_read_from_another_replica(a_lake: Lake) -> None:
+    copy = a_lake.copy("A_DISK", "one")
+    with uproot.open(copy) as file:
+        key = file.key("Events")
+        middle = key.fSeekKey + key.fKeylen + 100
+    data = bytearray(copy.read_bytes())
+    data[middle] ^= 0xFF
+    copy.write_bytes(data)
+    result = a_lake.run("LCG.A.uk")
+    assert (result.error, result.misses) == (None, 4)
+
+
+def test_a_file_of_another_size_is_never_read_under_the_name(a_lake: Lake) -> None:
+    sound = a_lake.run("LCG.B.uk", cache="sound")
+    a_lake.copy("A_DISK", "one").write_bytes(a_lake.copy("A_DISK", "two").read_bytes() + b"more")
+    result = a_lake.run("LCG.A.uk")
+    assert (result.error, result.out) == (None, sound.out)
+    assert any("the replica of mc:one.root at A_DISK is damaged: it has" in note for note in result.notes)
+
+
+def test_what_is_decoded_and_is_not_the_same_is_seen_by_its_checksum_only(a_lake: Lake) -> None:
+    sound = a_lake.run("LCG.B.uk", cache="sound")
+    one, two = a_lake.copy("A_DISK", "one"), a_lake.copy("A_DISK", "two")
+    facts = a_lake.catalog["mc:ttbar"]["mc:one.root"]
+    # Another file, of the same size by what ROOT ignores at the end.
+    size = max(one.stat().st_size, two.stat().st_size) + 1
+    data = one.read_bytes().ljust(size, b"\0")
+    facts.update(size_bytes=size, adler32=f"{zlib.adler32(data):08x}")
+    a_lake.copy("B_DISK", "one").write_bytes(data)
+    one.write_bytes(two.read_bytes().ljust(size, b"\0"))
+    assert a_lake.run("LCG.A.uk", cache="believed").out != sound.out
+    result = a_lake.run("LCG.A.uk", verify="adler32")
+    assert (result.error, result.out) == (None, sound.out)
+    assert any("at A_DISK is damaged: the adler32 of its bytes is" in note for note in result.notes)
+
+
+def test_if_all_replicas_are_damaged_the_file_may_be_skipped(a_lake: Lake) -> None:
+    for rse in a_lake.servers:
+        a_lake.damage(rse, "one")
+    result = a_lake.run()
+    assert result.error is not None
+    assert "no replica of lfn://mc:one.root can be read" in result.error[1]
+    assert all(f"{rse}: the adler32 of its bytes is" in result.error[1] for rse in a_lake.servers)
+    skipped = a_lake.run(runner={"skipbadfiles": True})
+    assert (skipped.error, skipped.out["n"]) == (None, 100)
+
+
+def test_what_fails_with_sound_data_is_raised_as_it_is(a_lake: Lake) -> None:
+    a_lake.scenario.edit("analysis.py", "total =", "events.Jet.pt; uproot.open('weights.json'); total =")
+    a_lake.scenario.edit("analysis.py", "import json", "import json, uproot")
+    result = a_lake.run()
+    assert result.error is not None
+    assert "weights.json" in result.error[1]
+    assert "NoReplicaError" not in result.error[1]
+    assert not result.notes
+
+
 def test_a_replica_that_goes_in_the_middle_is_survived(a_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIRACSITE", "LCG.A.uk")
     (name, _) = (file for dataset in a_lake.resolved().values() for file in dataset["files"])
@@ -147,7 +225,7 @@ def test_a_replica_that_goes_in_the_middle_is_survived(a_lake: Lake, monkeypatch
         lake.know([known._replace(replicas=(bad, Replica("mc:one.root", "B_DISK", pfns["B_DISK"])))])
         assert file["Events"]["Jet_pt"].array().tolist()
         assert begin == list(range(10))
-    assert list(lake._avoided) == ["A_DISK"]
+    assert list(lake._health._avoided) == ["A_DISK"]
 
 
 def test_a_dead_storage_costs_one_deadline_and_is_then_avoided(a_lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,60 +7,59 @@ range of bytes is asked for by itself, so a storage may also fail in the middle 
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
 from fsspec.spec import AbstractBufferedFile
 
-from coffea_dirac.errors import NoReplicaError
-from coffea_dirac.interfaces import LogicalFile, Replica
+from coffea_dirac.errors import NoReplicaError, chain
+from coffea_dirac.inputs.health import FORBIDDEN, DamagedError, Health, Verify
+from coffea_dirac.inputs.storages import storage_of
+from coffea_dirac.interfaces import LogicalFile
 from coffea_dirac.redact import without_secrets
-from coffea_dirac.sites import ranked
 from coffea_dirac.tokens import bearer_token, trouble
 
 PREFIX = "lfn://"
-DEADLINE_S = 10
-AVOIDED_S = 300.0
-"""So long a storage that did not answer is tried last."""
-XROOTD_DEADLINES = {
-    "ConnectionWindow": 5,
-    "ConnectionRetry": 1,
-    "RequestTimeout": 20,
-    "StreamTimeout": 10,
-    "StreamErrorWindow": 5,
-    "TimeoutResolution": 1,
-}
-"""For XRootD's client, whose own mean eight minutes for a connection that is refused, and half an hour without asking
-again."""
-# What catalogs write -> what fsspec knows.
-_SCHEMES = {"roots": "root", "xroot": "root", "davs": "https", "dav": "http"}
-_MISSING = re.compile(r"\[3011\]|no such file|\b404\b|shorter than the catalog", re.IGNORECASE)
-_FORBIDDEN = re.compile(r"\[3010\]|permission denied|auth failed|\b40[13]\b", re.IGNORECASE)
-_logger = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+class Told(NamedTuple):
+    """What a process has to know to read logical files: where they are, which RSEs are near a site, what to check."""
+
+    files: tuple[LogicalFile, ...] = ()
+    near: Mapping[str, tuple[str, ...]] = {}
+    whole: frozenset[str] = frozenset()
+
 
 _known: dict[str, LogicalFile] = {}
 _near: dict[str, tuple[str, ...]] = {}
-_avoided: dict[str, float] = {}
-_bad: set[tuple[str, str]] = set()
+_whole: set[str] = set()
+_health = Health()
 
 
-def know(files: Iterable[LogicalFile], near: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Take notice of where files are, and of which RSEs are near each site."""
-    _known.update((file.lfn, file) for file in files)
+def know(
+    files: Iterable[LogicalFile], near: Mapping[str, Sequence[str]] | None = None, *, verify: Verify = "size"
+) -> None:
+    """Take notice of where files are, of which RSEs are near each site, and of what to check before reading."""
+    new = {file.lfn: file for file in files}
+    _known.update(new)
     _near.update((site, tuple(rses)) for site, rses in (near or {}).items())
+    (_whole.update if verify == "adler32" else _whole.difference_update)(new)
 
 
-def told(filenames: Iterable[str]) -> tuple[tuple[LogicalFile, ...], dict[str, tuple[str, ...]]]:
-    """Return what another process has to `know` to read these files; nothing for those that are no logical files."""
+def take(told: Told) -> None:
+    """Take over what another process has `told`."""
+    know([file for file in told.files if file.lfn not in told.whole], told.near)
+    know([file for file in told.files if file.lfn in told.whole], verify="adler32")
+
+
+def told(filenames: Iterable[str]) -> Told:
+    """Return what another process has to know to read these files; nothing for those that are no logical files."""
     found = {file.lfn: file for file in map(logical_file, filenames) if file is not None}
-    return tuple(found.values()), dict(_near) if found else {}
+    return Told(tuple(found.values()), dict(_near), frozenset(_whole & found.keys())) if found else Told()
 
 
 def logical_file(filename: str) -> LogicalFile | None:
@@ -137,7 +136,7 @@ def _read(name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         found = iter(system.cat_ranges([path] * len(wanted), firsts, lasts, on_error="raise") if wanted else [])
         parts = [bytes(next(found)) if first < last else b"" for first, last in ranges]
         if any(len(part) != max(0, last - first) for part, (first, last) in zip(parts, ranges, strict=True)):
-            raise OSError("the file is shorter than the catalog says")
+            raise OSError("the file ends early")
         return parts
 
     return _from_a_replica(name, step)
@@ -148,56 +147,108 @@ def _from_a_replica(name: str, step: Callable[[Any, str], T]) -> T:
     file = _known.get(name)
     if file is None:
         raise NoReplicaError(f"nobody has told where {PREFIX}{name} is: name it with resolve(...) in this process")
-    near = _near.get(os.environ.get("DIRACSITE", ""), ())
-    now = time.monotonic()
-    avoided = [rse for rse, end in list(_avoided.items()) if now < end]
-    avoided += [replica.rse for replica in file.replicas if (name, replica.rse) in _bad]
     why = []
-    for replica in ranked(file, near, avoided):
+    for replica in _health.ranked(file, _near.get(os.environ.get("DIRACSITE", ""), ())):
+        if damage := _health.damage(replica):
+            why.append(f"{replica.rse}: {damage}")
+            continue
         try:
-            return step(*_system(replica.pfn))
+            system, path = storage_of(replica.pfn)
+            _health.check(file, replica, system, path, "adler32" if name in _whole else "size")
+            found = step(system, path)
         except Exception as error:  # noqa: BLE001 - storages fail in any way; if all do, each failure is told
-            text = without_secrets(" ".join(str(error).split()) or type(error).__name__)
-            _blame(replica, error, text)
+            text = _one_line(error)
+            _health.blame(replica, error, text)
             why.append(f"{replica.rse}: {text}")
+        else:
+            _health.was_read(replica)
+            return found
     raise NoReplicaError(
         f"no replica of {PREFIX}{name} can be read; " + ("; ".join(why) or "the catalog names none") + _credential(why)
     )
 
 
-def _blame(replica: Replica, error: Exception, text: str) -> None:
-    """Note who is to blame: this copy of the file, or its whole storage."""
-    is_the_copy = isinstance(error, FileNotFoundError | PermissionError)
-    if is_the_copy or _MISSING.search(text) or _FORBIDDEN.search(text):
-        _bad.add((replica.lfn, replica.rse))
-    else:
-        _avoided[replica.rse] = time.monotonic() + AVOIDED_S
-    _logger.info("%s is not read from %s: %s", replica.lfn, replica.rse, text)
-
-
 def _credential(why: Sequence[str]) -> str:
     """Return what is wrong with this user's credential, if storages have refused it."""
-    problem = trouble(bearer_token()) if any(map(_FORBIDDEN.search, why)) else ""
+    problem = trouble(bearer_token()) if any(map(FORBIDDEN.search, why)) else ""
     return f". You were refused, and {problem}" if problem else ""
 
 
-def _system(pfn: str) -> tuple[Any, str]:
-    """Return the file system of a replica, with deadlines, and the path there."""
-    scheme, _, rest = pfn.partition("://")
-    scheme = _SCHEMES.get(scheme, scheme)
-    options: dict[str, Any] = {}
-    if scheme == "root":
-        for name, seconds in XROOTD_DEADLINES.items():
-            # Read when XRootD is imported.
-            os.environ.setdefault(f"XRD_{name.upper()}", str(seconds))
-        options = {"timeout": DEADLINE_S}
-    elif scheme in ("http", "https"):
-        import aiohttp
+def survive(filename: str, step: Callable[[], T], reset: Callable[[], None] = lambda: None) -> T:
+    """Return what `step` returns; if it cannot decode what a replica has sent, that of another try with another one.
 
-        # Over an open line everybody could read a token.
-        token = bearer_token() if scheme == "https" else None
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        timeout = aiohttp.ClientTimeout(sock_connect=DEADLINE_S / 2, sock_read=DEADLINE_S)
-        options = {"client_kwargs": {"timeout": timeout, "headers": headers}}
-    system, path = url_to_fs(f"{scheme}://{rest}" if rest else pfn, **options)
-    return system, path
+    Only reading a replica as a whole can prove it sound.  So another one is tried at once, and they are compared with
+    the catalog when none is left: what fails with sound data is a bug, and is raised as it is.
+
+    Raises
+    ------
+    NoReplicaError
+        All replicas are damaged.
+    """
+    file = logical_file(filename)
+    while True:
+        try:
+            return step()
+        except Exception as error:
+            if file is None or not _is_of_reading(error) or not _another_try(file, error):
+                raise
+        reset()
+
+
+def news(filename: str) -> list[str]:
+    """Return what was found of the replicas of a file since this was asked last."""
+    return _health.news(filename.removeprefix(PREFIX)) if filename.startswith(PREFIX) else []
+
+
+def _is_of_reading(error: Exception) -> bool:
+    """Whether what was read may have been damaged: uproot has failed, and not because of a storage or a wrong name."""
+    from uproot.exceptions import KeyInFileError
+
+    links = chain(error)
+    if any(isinstance(link, NoReplicaError | KeyInFileError) for link in links):
+        return False
+    frames = (frame for link in links for frame, _ in traceback.walk_tb(link.__traceback__))
+    return any(frame.f_globals.get("__name__", "").partition(".")[0] == "uproot" for frame in frames)
+
+
+def _another_try(file: LogicalFile, error: Exception) -> bool:
+    """Take the replicas that were read for damaged; return whether reading again may give something else."""
+    suspects = _health.suspects(file.lfn)
+    text = _one_line(chain(error)[-1], with_type=True)
+    for replica in suspects:
+        _health.has_damage(replica, text)
+    if not suspects:
+        return False
+    return any(not _health.damage(replica) for replica in file.replicas) or _one_is_sound(file, error)
+
+
+def _one_is_sound(file: LogicalFile, error: Exception) -> bool:
+    """Return whether one of the replicas that are all taken for damaged is not."""
+    if not is_immutable(file):
+        for replica in file.replicas:
+            _health.acquit(replica)
+        return False
+    why, is_one_sound = [], False
+    for replica in file.replicas:
+        try:
+            _health.verify(file, replica, *storage_of(replica.pfn))
+        except Exception as problem:  # noqa: BLE001 - storages fail in any way; if all do, each failure is told
+            text = _one_line(problem)
+            if isinstance(problem, DamagedError):
+                _health.has_damage(replica, text)
+            why.append(f"{replica.rse}: {text}")
+        else:
+            _health.acquit(replica)
+            is_one_sound = True
+    if is_one_sound:
+        return True
+    failed = _one_line(chain(error)[-1], with_type=True)
+    raise NoReplicaError(
+        f"no replica of {PREFIX}{file.lfn} can be read; {'; '.join(why)}. This was seen as {failed}"
+    ) from error
+
+
+def _one_line(error: BaseException, *, with_type: bool = False) -> str:
+    text = " ".join(str(error).split())
+    name = f"{type(error).__module__}.{type(error).__name__}".removeprefix("builtins.")
+    return without_secrets(f"{name}: {text}" if with_type else text or name)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from coffea_dirac.inputs.identity import SCHEME, FileIdentity, Reading, local_path, read_identity
+from coffea_dirac.inputs.lake import survive
 from coffea_dirac.inputs.stamps import Stamp, stamps
 
 THREADS = 16
@@ -119,7 +120,7 @@ class IdentityMemo:
     ) -> dict[Name, FileIdentity | Exception]:
         def one(pair: Name) -> FileIdentity | Exception:
             try:
-                return read_identity(*pair, how)
+                return survive(pair[0], lambda: read_identity(*pair, how))
             except Exception as error:  # noqa: BLE001 - handed to the caller, who knows whether the file may be left out
                 return error
             finally:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from coffea_dirac import packs
-from coffea_dirac.errors import CoffeaDiracError, StoreError, VerificationError
+from coffea_dirac.errors import CoffeaDiracError, StoreError, VerificationError, chain
 from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.interfaces import Outcome
 from coffea_dirac.ledger import Found
@@ -23,7 +23,6 @@ from coffea_dirac.running.workers import Call, Lost
 from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.resources import Resources
 from coffea_dirac.stages.stage import describe_stage
-from coffea_dirac.worker.failures import chain
 from coffea_dirac.worker.task import Task
 from coffea_dirac.worker.work import Receipt, finished, run_bundle
 

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from coffea_dirac.calls import Call, MetadataCall
-from coffea_dirac.errors import JobServiceError
+from coffea_dirac.errors import JobServiceError, chain
 from coffea_dirac.inputs.identity import FileIdentity
+from coffea_dirac.inputs.lake import logical_file
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.report import Skipped
 from coffea_dirac.running.blame import DEATHS
@@ -20,7 +21,7 @@ from coffea_dirac.running.progress import progress
 from coffea_dirac.running.workers import Call as WorkerCall
 from coffea_dirac.running.workers import Lost
 from coffea_dirac.stages.resources import Resources
-from coffea_dirac.worker.failures import attempt, chain, innermost
+from coffea_dirac.worker.failures import attempt, innermost
 
 _THREADS = 8
 
@@ -82,7 +83,8 @@ def _known_metadata(run: Run, call: Call, items: Sequence[Any], advance: Callabl
 def _map(
     run: Run, function: Callable[[Any], Any], items: Sequence[Any]
 ) -> Iterator[tuple[Any, Any, BaseException | None]]:
-    if run.workers.are_up:
+    # Where logical files are is known here.
+    if run.workers.are_up and not any(logical_file(item.filename) for item in items):
         for position, result, error in _at_workers(run, function, items):
             yield items[position], result, error
         return

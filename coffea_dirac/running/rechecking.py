@@ -81,7 +81,7 @@ def verify_item(blob: bytes, position: int, item: Any, row: Row) -> Receipt:
     with Reader(task.call) as reader:
         work = Item(whole, read_only_keeper(task), reader, item, None if task.inline else ORDINARY)
         try:
-            result = with_retries(work.attempt, task.io_retries, reader.close)
+            result = with_retries(work.attempt_all, task.io_retries, reader.close)
             verified = [*work.verified, *_compared(whole, row, result["out"])]
         except Blocked as blocked:
             text = (

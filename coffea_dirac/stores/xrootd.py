@@ -16,7 +16,7 @@ from XRootD import client
 from XRootD.client.flags import AccessMode, DirListFlags, OpenFlags, StatInfoFlags
 
 from coffea_dirac.errors import StoreError
-from coffea_dirac.inputs.lake import XROOTD_DEADLINES
+from coffea_dirac.inputs.storages import XROOTD_DEADLINES
 from coffea_dirac.interfaces import Blob
 from coffea_dirac.stores.remote import DEADLINE_S, PassingError, duration_s
 from coffea_dirac.tokens import bearer_token, trouble

@@ -9,12 +9,12 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from coffea_dirac.errors import VerificationError
+from coffea_dirac.errors import NoReplicaError, VerificationError, chain
 from coffea_dirac.inputs.discovery import package_roots
 
 RETRY_PAUSE_S = 0.5
 # Failures to open that another attempt cannot mend.
-_FINAL_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_FINAL_OS_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, NoReplicaError)
 
 
 def with_retries(step: Callable[[], Any], io_retries: int, reset: Callable[[], None] = lambda: None) -> Any:
@@ -39,16 +39,6 @@ def attempt(
         return position, with_retries(lambda: function(item), io_retries), None
     except Exception as error:  # noqa: BLE001 - handed to the submitter, which raises it or skips the file
         return position, None, portable(error)
-
-
-def chain(error: BaseException) -> list[BaseException]:
-    """Return an exception and all it came from, outermost first."""
-    found: list[BaseException] = []
-    current: BaseException | None = error
-    while current is not None and current not in found:
-        found.append(current)
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-    return found
 
 
 def innermost(error: BaseException) -> BaseException:

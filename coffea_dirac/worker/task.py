@@ -26,7 +26,7 @@ from coffea_dirac.fingerprint import Ingredients, describe, diff
 from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.files import settle_files
-from coffea_dirac.interfaces import LogicalFile, Store, Versions
+from coffea_dirac.interfaces import Store, Versions
 from coffea_dirac.stages.verifying import NEVER, Verification
 
 # Methods that do not run for a work item: their bodies enter only if other code names them.
@@ -64,7 +64,7 @@ class Task:
     reading: str = ""
     identities: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    lake: tuple[tuple[LogicalFile, ...], Mapping[str, tuple[str, ...]]] = ((), {})
+    lake: lake.Told = field(default_factory=lake.Told)
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -160,7 +160,7 @@ def _checked(blob: bytes) -> Task:
     task: Task = cloudpickle.loads(body)
     _settle_schemas(task)
     settle_files(task.files)
-    lake.know(*task.lake)
+    lake.take(task.lake)
     codecs.offer(task.call.processor)
     expected = task.template
     if expected is None:

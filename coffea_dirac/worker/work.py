@@ -17,7 +17,8 @@ from typing import Any
 from coffea_dirac import codecs, packs
 from coffea_dirac.calls import item_metadata
 from coffea_dirac.environment import environment
-from coffea_dirac.errors import CodecError, StageError, StoreError
+from coffea_dirac.errors import CodecError, StageError, StoreError, chain
+from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.discovery import Window, digest_path, files_named
 from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
 from coffea_dirac.redact import without_secrets
@@ -28,7 +29,7 @@ from coffea_dirac.stages.resources import Blocked, Grant, resources_of
 from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.staged import ItemPlace, StagedProcessor, source_identity
 from coffea_dirac.stores import copies_of
-from coffea_dirac.worker.failures import chain, innermost, told, user_line, with_retries
+from coffea_dirac.worker.failures import innermost, told, user_line, with_retries
 from coffea_dirac.worker.reading import Opened, Reader, checked, is_known
 from coffea_dirac.worker.sealed import is_wanted
 from coffea_dirac.worker.task import TASKS, Task
@@ -203,7 +204,7 @@ def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any
     started = time.perf_counter()
     work = Item(task, shelf.keeper, reader, item, shelf.grant)
     try:
-        result = with_retries(work.attempt, task.io_retries, reader.close)
+        result = with_retries(work.attempt_all, task.io_retries, reader.close)
     except Blocked as blocked:
         assert shelf.grant is not None, "without a grant all may run"
         return Receipt(
@@ -240,7 +241,8 @@ class Item:
 
     def told(self) -> dict[str, Any]:
         """Return what a receipt says of the stages."""
-        return {"outcomes": tuple(self.outcomes), "notes": tuple(self.notes), "verified": tuple(self.verified)}
+        notes = (*self.notes, *lake.news(self._item.filename))
+        return {"outcomes": tuple(self.outcomes), "notes": notes, "verified": tuple(self.verified)}
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -251,8 +253,12 @@ class Item:
                 found[outcome.fingerprint] = outcome
         return list(found.values())
 
+    def attempt_all(self) -> dict[str, Any]:
+        """Return ``{"out": .., "metrics": ..}``, read from a replica of the file that is not damaged."""
+        return lake.survive(self._item.filename, self.attempt, self._reader.close)
+
     def attempt(self) -> dict[str, Any]:
-        """Return ``{"out": .., "metrics": ..}``."""
+        """Return the same, or fail with the replica that is read."""
         call = self._task.call
         if not is_known(call):
             from coffea.processor import Runner

@@ -1,0 +1,144 @@
+"""What this process has found out about replicas and storages: which are damaged, which do not answer, which are sound.
+
+A replica that is not what the catalog says is not read at all; one that cannot be read is tried last, as are all of a
+storage that does not answer.  All of this is forgotten after some minutes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Collection
+from typing import Any, Literal
+
+from coffea_dirac.inputs.storages import adler32_of
+from coffea_dirac.interfaces import LogicalFile, Replica
+from coffea_dirac.sites import ranked
+
+Verify = Literal["size", "adler32"]
+"""What is compared with the catalog before a replica is first read: its size, or also all of its bytes."""
+AVOIDED_S = 300.0
+"""So long a storage that did not answer is tried last, and a damaged replica is not read."""
+_MISSING = re.compile(r"\[3011\]|no such file|\b404\b|file ends early", re.IGNORECASE)
+FORBIDDEN = re.compile(r"\[3010\]|permission denied|auth failed|\b40[13]\b", re.IGNORECASE)
+_logger = logging.getLogger(__name__)
+_Copy = tuple[str, str]
+
+
+class DamagedError(OSError):
+    """A replica is not what the catalog says."""
+
+
+class Health:
+    """What is known of replicas; of each file its RSEs tell them apart.
+
+    Examples
+    --------
+    >>> health, file = Health(), LogicalFile("mc:a", 1, "", (Replica("mc:a", "UK", "root://uk.example.org//a"),))
+    >>> health.has_damage(file.replicas[0], "zlib.error: incorrect data check")
+    >>> health.damage(file.replicas[0])
+    'it is damaged (zlib.error: incorrect data check)'
+    """
+
+    def __init__(self) -> None:
+        self._avoided: dict[str, float] = {}
+        self._unreadable: dict[_Copy, float] = {}
+        self._damaged: dict[_Copy, tuple[float, str]] = {}
+        self._checked: set[_Copy] = set()
+        self._sound: set[_Copy] = set()
+        self._source: dict[str, dict[str, Replica]] = {}
+        self._news: dict[str, list[str]] = {}
+        self._locks: dict[_Copy, threading.Lock] = {}
+
+    def ranked(self, file: LogicalFile, near: Collection[str]) -> list[Replica]:
+        """Return the replicas of a file in the order in which to try them, damaged ones too."""
+        now = time.monotonic()
+        last = [rse for rse, end in list(self._avoided.items()) if now < end]
+        last += [r.rse for r in file.replicas if now < self._unreadable.get(_copy(r), 0.0)]
+        return ranked(file, near, last)
+
+    def blame(self, replica: Replica, error: Exception, text: str) -> None:
+        """Note who is to blame for a failure: this copy of the file, or its whole storage."""
+        end = time.monotonic() + AVOIDED_S
+        if isinstance(error, DamagedError):
+            self.has_damage(replica, text)
+        elif isinstance(error, FileNotFoundError | PermissionError) or _MISSING.search(text) or FORBIDDEN.search(text):
+            self._unreadable[_copy(replica)] = end
+        else:
+            self._avoided[replica.rse] = end
+        _logger.info("%s is not read from %s: %s", replica.lfn, replica.rse, text)
+
+    def has_damage(self, replica: Replica, why: str) -> None:
+        """Note that a replica is damaged."""
+        self._damaged[_copy(replica)] = time.monotonic() + AVOIDED_S, why
+        self._sound.discard(_copy(replica))
+        self._checked.discard(_copy(replica))
+        self._news.setdefault(replica.lfn, []).append(
+            f"the replica of {replica.lfn} at {replica.rse} is damaged: {why}"
+        )
+
+    def damage(self, replica: Replica) -> str:
+        """Return what is wrong with a replica that must not be read now, nothing if it may."""
+        end, why = self._damaged.get(_copy(replica), (0.0, ""))
+        return f"it is damaged ({why})" if time.monotonic() < end else ""
+
+    def check(self, file: LogicalFile, replica: Replica, system: Any, path: str, verify: Verify) -> None:
+        """Compare a replica with the catalog, once.
+
+        Raises
+        ------
+        DamagedError
+            It is another file.
+        """
+        copy = _copy(replica)
+        whole = verify == "adler32" and file.adler32 != ""
+        done = self._sound if whole else self._checked
+        if copy in done or file.size_bytes < 0:
+            return
+        # Others that want to read the same have to wait: to compare all bytes is much work.
+        with self._locks.setdefault(copy, threading.Lock()):
+            if copy in done:
+                return
+            size = system.info(path)["size"]
+            if size is not None and size != file.size_bytes:
+                raise DamagedError(f"it has {size} bytes, and {file.size_bytes} in the catalog")
+            self._checked.add(copy)
+            if whole:
+                self.verify(file, replica, system, path)
+
+    def verify(self, file: LogicalFile, replica: Replica, system: Any, path: str) -> None:
+        """Compare all bytes of a replica with the catalog, which takes as long as to read them.
+
+        Raises
+        ------
+        DamagedError
+            It is another file.
+        """
+        found = adler32_of(system, path, file.size_bytes)
+        if found != int(file.adler32, 16):
+            raise DamagedError(f"the adler32 of its bytes is {found:08x}, and {file.adler32} in the catalog")
+        self._sound.add(_copy(replica))
+
+    def was_read(self, replica: Replica) -> None:
+        """Note that bytes of a file come from this replica."""
+        self._source.setdefault(replica.lfn, {})[replica.rse] = replica
+
+    def suspects(self, lfn: str) -> list[Replica]:
+        """Return the replicas that bytes of a file have come from since this was asked last, sound ones left out."""
+        found = self._source.pop(lfn, {})
+        return [r for r in found.values() if _copy(r) not in self._sound and not self.damage(r)]
+
+    def acquit(self, replica: Replica) -> None:
+        """Take back that a replica is damaged."""
+        self._damaged.pop(_copy(replica), None)
+        self._news.pop(replica.lfn, None)
+
+    def news(self, lfn: str) -> list[str]:
+        """Return what was found of the replicas of a file since this was asked last."""
+        return self._news.pop(lfn, [])
+
+
+def _copy(replica: Replica) -> _Copy:
+    return replica.lfn, replica.rse
