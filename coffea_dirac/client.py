@@ -12,7 +12,7 @@ from dask.utils import funcname
 from distributed import Client
 
 from coffea_dirac.cache import StageCache, default_cache, memo_place
-from coffea_dirac.graph import nodes, tasks
+from coffea_dirac.graph import layers, nodes, tasks
 from coffea_dirac.graph.collections import Planned
 from coffea_dirac.graph.door import Door, Graphs
 from coffea_dirac.graph.doors import OPEN, OTHERS
@@ -99,7 +99,7 @@ class DiracClient(Client):  # type: ignore[misc]
 
     def get(self, dsk: Any, keys: Any, *args: Any, **options: Any) -> Any:
         """Compute keys of a graph; see ``distributed.Client.get``."""
-        door = None if options.get("actors") or not nodes.is_raw(dsk) else self.door()
+        door = None if options.get("actors") or not layers.is_raw(dsk) else self.door()
         return super().get(dsk if door is None else door.reduced(dsk, keys), keys, *args, **options)
 
     def compute(

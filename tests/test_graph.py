@@ -11,6 +11,7 @@ import sys
 import textwrap
 import uuid
 import warnings
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -21,6 +22,7 @@ from dask.highlevelgraph import HighLevelGraph
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import coffea_dirac
 from coffea_dirac import StageCache, stage
 from coffea_dirac.cache import CacheWarning
 from coffea_dirac.errors import ConfigurationError
@@ -139,6 +141,11 @@ def test_an_error_is_that_of_plain_dask(tmp_path):
 def test_a_policy_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="'marked'"):
         StageCache(tmp_path, policy="some")
+
+
+def test_one_file_knows_dasks_task_classes():
+    package = Path(coffea_dirac.__file__).parent
+    assert [p.name for p in package.rglob("*.py") if "_task_spec" in p.read_text()] == ["nodes.py"]
 
 
 # ----------------------------------------------------------------------------------------------------- names of no weight

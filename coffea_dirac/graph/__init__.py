@@ -2,5 +2,6 @@
 
 The rooms, downwards: `door` (one block's or client's graphs), `seam` (where dask lets it in), `collections` (what is
 asked for), `rewrite` (the smaller graph), `look_up`, `plan` (what to do), `tasks` (what runs at a worker), `prints`
-(fingerprints of keys), `values` (texts of what tasks say), `nodes` (dask's layers and task classes), `doors`.
+(fingerprints of keys), `values` (texts of what tasks say), `layers` (dask's graphs), `nodes` (dask's task classes),
+`doors`.
 """

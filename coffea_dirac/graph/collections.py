@@ -6,9 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import dask
+import dask.base
+from dask._expr import Expr
 
-from coffea_dirac.graph import nodes
+from coffea_dirac.graph.layers import flat
 from coffea_dirac.graph.nodes import Key
+
+_ASKS_FOR_EXPRESSIONS = hasattr(dask.base, "collections_to_expr")
 
 
 class Asked(NamedTuple):
@@ -21,7 +25,7 @@ class Asked(NamedTuple):
     @property
     def keys(self) -> list[Key]:
         """The keys, flat."""
-        return nodes.flat(self.nested_keys)
+        return flat(self.nested_keys)
 
     @property
     def optimiser(self) -> Callable[..., Any] | None:
@@ -35,10 +39,15 @@ def asked(collections: Iterable[Any], *, is_optimised: bool) -> list[Asked]:
     for collection in collections:
         one = collection
         # Before dask asks for expressions it asks the collection as it is for its keys.
-        if is_optimised and nodes.ASKS_FOR_EXPRESSIONS and nodes.is_expression(one):
+        if is_optimised and _ASKS_FOR_EXPRESSIONS and _is_expression(one):
             one = one.optimize()
         found.append(Asked(one, one.__dask_graph__(), one.__dask_keys__()))
     return found
+
+
+def _is_expression(collection: Any) -> bool:
+    """Whether a collection is one of dask's expressions, which make a graph only when they are optimised."""
+    return isinstance(getattr(collection, "expr", None), Expr)
 
 
 def has_own_optimisations(options: Mapping[str, Any]) -> bool:

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 from coffea_dirac.context import let
 from coffea_dirac.errors import CorruptRecordError, StoreError
-from coffea_dirac.graph import nodes, tasks
+from coffea_dirac.graph import layers, nodes, tasks
 from coffea_dirac.graph.collections import Asked, Planned, asked, groups, has_own_optimisations, optimise
 from coffea_dirac.graph.doors import OPEN, SHUT
+from coffea_dirac.graph.layers import Table
 from coffea_dirac.graph.look_up import LookUp, Outside
-from coffea_dirac.graph.nodes import Key, Table
+from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.plan import Plan, Planner, Policy, inherited
 from coffea_dirac.graph.prints import Prints
 from coffea_dirac.graph.rewrite import Rewriter
@@ -47,7 +48,7 @@ class Cache(Records, Protocol):
 class Planning:
     """One graph on its way through the door."""
 
-    view: nodes.View
+    view: layers.View
     prints: Prints
     look_up: LookUp
     plan: Plan
@@ -108,11 +109,11 @@ class Door:
         with let(OPEN, SHUT):
             try:
                 found = asked(collections, is_optimised=is_optimised)
-                graph = nodes.merged([one.graph for one in found])
+                graph = layers.merged([one.graph for one in found])
                 planning = self._planning(graph, [key for one in found for key in one.keys])
                 parts = []
                 for group in groups(found):
-                    whole = nodes.merged([one.graph for one in group])
+                    whole = layers.merged([one.graph for one in group])
                     wanted = list(dict.fromkeys(key for one in group for key in one.keys))
                     how = optimise(group, options) if is_optimised else None
                     parts += planning.rewriter.reduced(whole, wanted, how)
@@ -122,7 +123,7 @@ class Door:
                 return None
 
     def _stand_ins(self, found: list[Asked], parts: list[Table], planning: Planning) -> list[Planned]:
-        small = nodes.assembled(parts)
+        small = layers.assembled(parts)
         self._tell(planning)
         return [Planned(one.collection, small, one.nested_keys) for one in found]
 
@@ -130,9 +131,9 @@ class Door:
         """Return a smaller graph for `keys` of one that nobody optimises; itself if that cannot be made."""
         with let(OPEN, SHUT):
             try:
-                wanted = list(dict.fromkeys(nodes.flat([keys])))
+                wanted = list(dict.fromkeys(layers.flat([keys])))
                 planning = self._planning(graph, wanted)
-                small = nodes.assembled(planning.rewriter.reduced(graph, wanted, None))
+                small = layers.assembled(planning.rewriter.reduced(graph, wanted, None))
                 self._tell(planning)
                 return small
             except Exception as error:  # noqa: BLE001 - as in `planned`
@@ -148,9 +149,9 @@ class Door:
     def _planning(self, graph: Any, wanted: Sequence[Key]) -> Planning:
         self.settle()
         self._is_used = True
-        view, values, look_up = nodes.view(graph), self._values, LookUp(self._cache)
+        view, values, look_up = layers.view(graph), self._values, LookUp(self._cache)
         values.begin()
-        values.prepare(nodes.trees_read(view))
+        values.prepare(layers.trees_read(view))
         prints = Prints(view, values, self._known)
         outside = Outside(prints, look_up)
         plan = Planner(prints, outside, self._graphs.policy, self._graphs.marked).plan(wanted)
@@ -163,7 +164,7 @@ class Door:
         )
         return Planning(view, prints, look_up, plan, Rewriter(view, plan, place, self._namer(view), gained))
 
-    def _namer(self, view: nodes.View) -> Callable[[Key], tuple[str, str]]:
+    def _namer(self, view: layers.View) -> Callable[[Key], tuple[str, str]]:
         """Return what tells the name of a key's stage and the digest of its function."""
         known: dict[int, tuple[str, str]] = {}
 
@@ -193,7 +194,7 @@ class Door:
             self._report.add(outcome)
         for key, why_not in plan.unknown.items():
             told = {"reason": "no fingerprint", "where": why_not}
-            self._report.add(Outcome(nodes.name_of_key(planning.view, key), "", "computed", told, work_items=0))
+            self._report.add(Outcome(layers.name_of_key(planning.view, key), "", "computed", told, work_items=0))
         if plan.unknown:
             self._cache.warn_once(
                 "a result of a dask graph is computed and not kept", next(iter(plan.unknown.values()))

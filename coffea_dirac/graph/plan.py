@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-from coffea_dirac.graph import nodes
-from coffea_dirac.graph.nodes import Key, Mapped, coordinates
+from coffea_dirac.graph import layers, nodes
+from coffea_dirac.graph.layers import Mapped, coordinates
+from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.prints import Prints
 from coffea_dirac.interfaces import Discovered, Json, Row
 
@@ -154,13 +155,13 @@ class Planner:
         return layer is None and nodes.stage_of(self.prints.view.node(key)) is not None
 
 
-def _moved(argument: nodes.Argument, keys: Iterable[Key]) -> set[Key]:
+def _moved(argument: layers.Argument, keys: Iterable[Key]) -> set[Key]:
     """Return the partitions of another layer that partitions of a layer take."""
     name, places = argument.value, argument.places
     return {(name, *coordinates(key[1:], places)) for key in keys}
 
 
-def inherited(plan: Plan, view: nodes.View, outside: Sources) -> Mapping[Key, tuple[Discovered, ...]]:
+def inherited(plan: Plan, view: layers.View, outside: Sources) -> Mapping[Key, tuple[Discovered, ...]]:
     """Return what was discovered when the results below each key that is kept were made, for keys that have any."""
     sources = {key: found.row.inputs for key, found in plan.loads.items() if found.row.inputs}
     sources.update({key: inputs for key, inputs in outside.items() if inputs})
@@ -172,7 +173,7 @@ def inherited(plan: Plan, view: nodes.View, outside: Sources) -> Mapping[Key, tu
     }
 
 
-def reached(view: nodes.View, key: Key, sources: Collection[Key]) -> set[Key]:
+def reached(view: layers.View, key: Key, sources: Collection[Key]) -> set[Key]:
     """Return those of `sources` that lie nearest below a key."""
     found, stack, seen = set(), [key], {key}
     while stack:
@@ -186,7 +187,7 @@ def reached(view: nodes.View, key: Key, sources: Collection[Key]) -> set[Key]:
     return found
 
 
-def below(view: nodes.View, key: Key) -> Iterable[Key]:
+def below(view: layers.View, key: Key) -> Iterable[Key]:
     """Return the keys that a key needs directly."""
     layer = view.layer(key)
     if layer is None:

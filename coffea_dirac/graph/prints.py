@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from coffea_dirac.errors import FingerprintError
-from coffea_dirac.graph import nodes
-from coffea_dirac.graph.nodes import Block, Key, Mapped, View, coordinates
+from coffea_dirac.graph import layers, nodes
+from coffea_dirac.graph.layers import Block, Mapped, View, coordinates
+from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.values import Values
 
 SCHEME = "dask graph 1"
@@ -195,7 +196,7 @@ class Prints:
         digest = hashlib.sha256(f"{SCHEME} layer {text}".encode("utf-8", "surrogatepass")).hexdigest()
         return Program(digest, tuple(leaves))
 
-    def _slot(self, argument: nodes.Argument, leaves: dict[Leaf, int]) -> str | None:
+    def _slot(self, argument: layers.Argument, leaves: dict[Leaf, int]) -> str | None:
         """Return what stands for an argument in a program, None if it has no fingerprint; new leaves are numbered."""
         if argument.kind == "value":
             found = nodes.structure(argument.value)

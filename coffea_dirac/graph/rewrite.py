@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from coffea_dirac.graph import nodes
-from coffea_dirac.graph.nodes import Key, Table, View
+from coffea_dirac.graph import layers, nodes
+from coffea_dirac.graph.layers import Table, View
+from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.plan import Plan
 from coffea_dirac.graph.tasks import Keep, Load, Place, Run, Tolerant
 from coffea_dirac.interfaces import Discovered
@@ -41,7 +42,7 @@ class Rewriter:
     inherited: Mapping[Key, tuple[Discovered, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._has_readers = nodes.reports_errors(self.view)
+        self._has_readers = layers.reports_errors(self.view)
 
     def reduced(self, graph: Any, wanted: Collection[Key], optimise: Optimise | None) -> list[Table]:
         """Return the layers of a graph for what is `wanted`; only what is computed of it is optimised."""
@@ -50,10 +51,10 @@ class Rewriter:
         computed = [key for key in wanted if key not in loads]
         if not computed:
             return [Table(_LOADS, {key: loads[key] for key in wanted})]
-        small = nodes.only(graph, *self._layers(loads))
+        small = layers.only(graph, *self._layers(loads))
         if optimise is not None:
             small = optimise(small, self._to_survive(computed))
-        found = nodes.tables(small)
+        found = layers.tables(small)
         for table in found:
             for key in table.tasks:
                 table.tasks[key] = loads.get(key, table.tasks[key])

@@ -16,7 +16,7 @@ from typing import Any
 import dask
 import dask.base
 
-from coffea_dirac.graph import nodes
+from coffea_dirac.graph import layers
 from coffea_dirac.graph.collections import Planned
 from coffea_dirac.graph.doors import door_at_hand
 
@@ -88,7 +88,7 @@ def _getting(original: Any) -> Any:
     @functools.wraps(original)
     def get(dsk: Any, keys: Any, *args: Any, **options: Any) -> Any:
         door = door_at_hand()
-        if door is None or not nodes.is_raw(dsk):
+        if door is None or not layers.is_raw(dsk):
             return original(dsk, keys, *args, **options)
         return original(door.reduced(dsk, keys), keys, *args, **options)
 
