@@ -6,7 +6,7 @@ jobs.  Everything else here is a frozen value without behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -137,10 +137,14 @@ class LogicalFile(NamedTuple):
 
 @runtime_checkable
 class Catalog(Protocol):
-    """Answers which logical files a did (a dataset, a container, a file) has, and where their replicas are."""
+    """Answers which logical files a did (a dataset, a container, a file) has, where they are, and near what."""
 
     def locate(self, dids: Sequence[str]) -> Mapping[str, Sequence[LogicalFile]]:
         """Return the files of each did, those without a replica too; an unknown did maps to an empty sequence."""
+        ...
+
+    def sites(self, rses: Collection[str]) -> Mapping[str, Sequence[str]]:
+        """Return which of some RSEs are at each site; those of which it is not known are left out."""
         ...
 
 

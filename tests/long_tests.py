@@ -6,6 +6,7 @@ Usage: ``python tests/long_tests.py A "long" [what pytest takes]``.  Rows of tes
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -26,6 +27,19 @@ HEAD = """# Long tests
 cache and are killed, large results, coffea's own tests, the ttbar analysis edited and against its original. What came
 of each test when it was run last; seconds are those of a machine that had other work too.
 """
+
+DRILLS = PAGE.with_name("lake-drills.md")
+DRILLS_HEAD = """# Drills of the data lake
+
+<!-- Written by `make test-long`; do not edit. -->
+
+What comes of an analysis that reads a logical file when something happens to the nearest replica, its site, Rucio or the token: before
+it starts, or after its worker has opened the file and read from it. Two real XRootD servers are the sites, of which one is near; Rucio is a real
+server. Seconds are those of the whole run, which takes about one when nothing happens; what is said is the report's note
+or the error.
+
+| what | when | outcome | said | s |
+|---|---|---|---|---:|"""
 
 
 class Row(NamedTuple):
@@ -55,6 +69,24 @@ def rows(report: ET.Element, date: str) -> list[Row]:
         result = "passed" if bad is None else f"{bad.tag}: {_one_line(bad.get('message', ''))}"
         name = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
         found.append(Row(name, result, float(case.get("time", 0)), date))
+    return found
+
+
+def drill_rows(report: ET.Element) -> list[str]:
+    """Return the rows of the page of drills, from what tests have written down.
+
+    Examples
+    --------
+    >>> text = "<a><property name='drill' value='[&quot;site down&quot;, &quot;later&quot;, &quot;ok&quot;, &quot;&quot;, 1.5]'/></a>"
+    >>> drill_rows(ET.fromstring(text))
+    ['| site down | later | ok |  | 1.5 |']
+    """
+    found = []
+    for drill in (p for p in report.iter("property") if p.get("name") == "drill"):
+        cells = [re.sub(r"[|\s]+", " ", str(cell)) for cell in json.loads(drill.get("value", ""))]
+        cells[3] = cells[3].partition(" To run it again")[0]
+        cells[3] = re.sub(r"/tmp/\S*/|(?<=localhost:)\d+|(?<=port=)\d+", "", cells[3])
+        found.append("| " + " | ".join(cells) + " |")
     return found
 
 
@@ -93,6 +125,9 @@ def main(stack: str, marker: str, *more: str) -> int:
         command = [sys.executable, "-m", "pytest", "-q", "-m", marker, f"--junitxml={report}", *more]
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
         found = rows(ET.parse(report).getroot(), time.strftime("%Y-%m-%d"))
+        drills = drill_rows(ET.parse(report).getroot())
+        if drills:
+            DRILLS.write_text(f"{DRILLS_HEAD}\n" + "\n".join(drills) + "\n")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("coffea", "dask"))
     title = f"{versions}, Python {sys.version.split()[0]}, {os.cpu_count()} cores"
     PAGE.write_text(page(PAGE.read_text() if PAGE.exists() else "", stack, title, found))

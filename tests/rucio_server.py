@@ -11,9 +11,12 @@ import subprocess
 import threading
 import time
 import urllib.request
+import zlib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from servers import ROOT
 from xrootd_server import free_port
@@ -29,9 +32,14 @@ SUBJECT = "jdoe-sub"
 _APPLICATION = """
 from rucio.web.rest.main import application as rucio
 
+import os
+
+LOG = os.open("requests.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 SHORT = {"commonName": "CN", "domainComponent": "DC"}
 
 def application(environment, start):
+    # Before the answer: gunicorn's own log has a request some time after it.
+    os.write(LOG, f"{environment['REQUEST_METHOD']} {environment['PATH_INFO']}\\n".encode())
     environment.pop("SSL_CLIENT_S_DN", None)
     subject = (environment["gunicorn.socket"].getpeercert() or {}).get("subject", ())
     if subject:
@@ -45,8 +53,7 @@ import ssl
 bind = "127.0.0.1:{port}"
 workers, threads, worker_class = 1, 8, "gthread"
 control_socket_disable, graceful_timeout = True, 1
-accesslog, errorlog = "{folder}/access.log", "{folder}/error.log"
-access_log_format = '"%(r)s" %(s)s'
+errorlog = "{folder}/error.log"
 certfile, keyfile, ca_certs, cert_reqs = "{cert}", "{key}", "{ca}", ssl.CERT_OPTIONAL
 def ssl_context(config, default):
     made = default()
@@ -151,8 +158,8 @@ class RucioServer:
             return f"rucio {json.load(answer)['version']}"
 
     def requests(self) -> list[str]:
-        """Return the lines of the server's request log."""
-        log = self.folder / "access.log"
+        """Return method and path of each request so far."""
+        log = self.folder / "requests.log"
         return log.read_text().splitlines() if log.exists() else []
 
     def n_requests(self) -> int:
@@ -208,6 +215,45 @@ class RucioServer:
                     raise RuntimeError("Rucio does not start:\n" + "\n".join(logs)) from None
                 time.sleep(0.05)
 
+    def client(self, account: str = "root") -> Any:
+        """Return Rucio's own client, logged in by password."""
+        from coffea_dirac import open_catalog
+
+        login = {"auth_type": "userpass", "credentials": {"username": account, "password": PASSWORD}}
+        catalog: Any = open_catalog(self.url, account=account, ca_cert=str(self.keys.ca), **login)
+        return catalog._client()
+
+    def add_rse(self, rse: str, place: str, **attributes: str) -> None:
+        """Add a storage by the URL of its folder; files lie there by their names."""
+        parts = urlsplit(place)
+        client, rank = self.client(), {"read": 1, "write": 1, "delete": 1}
+        client.add_rse(rse, deterministic=False, volatile=False, rse_type="DISK")
+        for name, value in attributes.items():
+            client.add_rse_attribute(rse, name, value)
+        protocol = {
+            "scheme": parts.scheme,
+            "hostname": parts.hostname,
+            "port": parts.port,
+            "prefix": f"//{parts.path.strip('/')}/",
+            "impl": "rucio.rse.protocols.xrootd.Default",
+            "extended_attributes": None,
+            "domains": {"lan": rank, "wan": {**rank, "third_party_copy_read": 1, "third_party_copy_write": 1}},
+        }
+        client.add_protocol(rse, protocol)
+        client.set_local_account_limit("root", rse, -1)
+        client.set_local_account_limit("jdoe", rse, -1)
+
+    def fill(self, places: Mapping[str, str], datasets: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Register the files of datasets of the scope ``mc`` as lying below `places`, by RSE."""
+        client = self.client()
+        if "mc" not in client.list_scopes():
+            client.add_scope("root", "mc")
+        for name, files in datasets.items():
+            for rse, place in places.items():
+                client.add_replicas(rse, [_facts(file, data, place) for file, data in files.items()])
+            client.add_dataset("mc", name)
+            client.attach_dids("mc", name, [{"scope": "mc", "name": file} for file in files])
+
     def stop(self) -> None:
         self._issuer.shutdown()
         self._issuer.server_close()
@@ -223,6 +269,11 @@ class RucioServer:
         # Without "SCIM" Rucio drops all issuers, and does not say so.
         scim = {**known, "grant_type": "client_credentials"}
         return {**known, "issuer": self.issuer_url, "redirect_uris": [f"{self.url}/auth/oidc_code"], "SCIM": scim}
+
+
+def _facts(name: str, data: bytes, place: str) -> dict[str, Any]:
+    checksum = f"{zlib.adler32(data):08x}"
+    return {"scope": "mc", "name": name, "bytes": len(data), "adler32": checksum, "pfn": f"{place}/{name}"}
 
 
 def _issuer(keys: Pki) -> http.server.ThreadingHTTPServer:

@@ -43,6 +43,7 @@ def root(rucio: RucioServer, tmp_path_factory: pytest.TempPathFactory) -> Any:
         for number, rse in enumerate(("SITE_A", "SITE_B")):
             client.add_rse(rse, deterministic=True, volatile=False, rse_type="DISK")
             client.add_rse_attribute(rse, "country", ("UK", "FR")[number])
+            client.add_rse_attribute(rse, "site", f"site {number}")
             protocol = {**_PROTOCOL, "scheme": "root", "port": 1094 + number, "prefix": "//store/", "domains": _DOMAINS}
             client.add_protocol(rse, protocol)
             client.set_local_account_limit("root", rse, -1)
@@ -90,8 +91,30 @@ def test_a_container_is_asked_for_by_its_datasets_and_never_by_file(rucio: Rucio
     assert sorted(file.lfn for file in files) == [f"mc:f{i}.root" for i in range(N_FILES)]
     asked = rucio.requests()[before:]
     assert sum("/replicas/list" in line for line in asked) == 2
-    assert len(asked) <= 8
+    assert len(asked) <= 6
     assert not any(".root" in line for line in asked)
+
+
+def test_files_by_name_are_asked_for_together(rucio: RucioServer, root: Any) -> None:
+    catalog = catalog_of(rucio)
+    whole = {file.lfn: file for file in catalog.locate(["mc:all"])["mc:all"]}
+    before = len(rucio.requests())
+    found = catalog.locate([*whole, "mc:nothing"])
+    assert found.pop("mc:nothing") == ()
+    assert found == {lfn: (file,) for lfn, file in whole.items()}
+    assert len(rucio.requests()) - before == 2
+
+
+def test_sites_are_what_attributes_of_storages_say(rucio: RucioServer, root: Any, tmp_path: Path) -> None:
+    found = resolve("mc:all", catalog=catalog_of(rucio))
+    assert found.sites == {"site 0": ("SITE_A",), "site 1": ("SITE_B",)}
+    assert found.coverage()["mc:all"]["sites"] == {"site 0": N_FILES, "site 1": 2}
+    lines = [line.split("  ") for line in found.table().splitlines()]
+    assert "site 1" in lines[2]
+    assert lines[2][-1].strip() == "33%"
+    found.listing.save(tmp_path / "snapshot.json")
+    assert resolve("mc:all", catalog=tmp_path / "snapshot.json").sites == found.sites
+    assert catalog_of(rucio, site_attribute="country").sites(["SITE_A"]) == {"UK": ("SITE_A",)}
 
 
 def test_a_container_becomes_a_fileset_of_logical_files(rucio: RucioServer, root: Any) -> None:

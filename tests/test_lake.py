@@ -28,7 +28,7 @@ SITES = {"LCG.A.uk": ["A_DISK"], "LCG.B.uk": ["B_DISK"]}
 
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, empty in (("_known", {}), ("_near", {}), ("_whole", set()), ("_health", Health())):
+    for name, empty in (("_known", {}), ("_near", {}), ("_weights", {}), ("_whole", set()), ("_health", Health())):
         monkeypatch.setattr(lake, name, empty)
 
 
@@ -294,10 +294,82 @@ def test_what_cannot_be_resolved_is_named() -> None:
         resolve({}, catalog=catalog)
     found = resolve({"t": "mc:ttbar"}, catalog=catalog, allow_missing=True, treename="Events")
     assert found == {"t": {"files": {"lfn://mc:a": "Events"}, "metadata": {}}}
-    assert found.coverage() == {"mc:ttbar": {"files": 2, "size_bytes": 0, "rses": {"A": 1}}}
+    assert found.coverage() == {"mc:ttbar": {"files": 2, "size_bytes": 0, "rses": {"A": 1}, "sites": {}}}
     assert resolve({"t": "mc:ttbar"}, catalog=found.listing, allow_missing=True, treename="Events") == found
 
 
 def test_a_logical_file_nobody_has_told_of_is_named() -> None:
     with pytest.raises(NoReplicaError, match="nobody has told where lfn://mc:nowhere is"):
         uproot.open({"lfn://mc:nowhere": None})
+
+
+def test_heavy_replicas_come_before_others_and_a_redirector_last() -> None:
+    catalog = {"mc:t": {"mc:/store/a": {"replicas": {"A": "root://a//a", "B": "root://b//a"}}}}
+    resolve("mc:t", catalog=catalog, weights={"B": 2, "A": 1}, redirector="root://everywhere//{name}", sites={"S": "A"})
+    file = lake._known["mc:/store/a"]
+    assert [replica.pfn for replica in lake._health.ranked(file, (), lake._weights)] == [
+        "root://b//a",
+        "root://a//a",
+        "root://everywhere//store/a",
+    ]
+    assert [r.rse for r in ranked(file, near=["A"], weights=lake._weights)] == ["A", "B", "(redirector)"]
+    lake.take(lake.told(["lfn://mc:/store/a"]))
+    assert lake._weights == {"B": 2, "A": 1}
+
+
+STEPS = {"object_path": "Events", "steps": [[0, 50], [50, 100]], "num_entries": 100, "uuid": "u"}
+FORMS: dict[str, Any] = {
+    "a did": ["mc:t"],
+    "a file of it with steps": {"mc:t": {"files": {"mc:/store/a.root": STEPS}}},
+    "a logical file with steps": {"mc:t": {"files": {"lfn://mc:/store/a.root": STEPS}}},
+    "a file that coffea knows by its lfn": {"mc:t": {"files": {"root://old//x": {**STEPS, "lfn": "mc:/store/a.root"}}}},
+    "the URL of a replica": {"mc:t": {"files": {"root://a.example.org//a.root": STEPS}, "did": "mc:t"}},
+    "the URL of a replica that was": {"mc:t": {"files": {"root://gone//store/a.root": STEPS}, "did": "mc:t"}},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_a_fileset_names_the_same_file(form: str) -> None:
+    catalog = {"mc:t": {"mc:/store/a.root": {"replicas": {"A": "root://a.example.org//a.root"}}}}
+    found = resolve(FORMS[form], catalog=catalog)
+    if form == "a did":
+        assert found == {"mc:t": {"files": ["lfn://mc:/store/a.root"], "metadata": {}}}
+    else:
+        assert found == {"mc:t": {"files": {"lfn://mc:/store/a.root": STEPS}, "metadata": {}}}
+
+
+def test_what_coffea_has_preprocessed_becomes_logical_and_is_taken_by_coffea_again() -> None:
+    from coffea.dataset_tools.filespec import DataGroupSpec
+
+    spec = {
+        "files": {"root://a.example.org//a.root": STEPS},
+        "did": "mc:t",
+        "metadata": {"xsec": 2.5},
+        "format": "root",
+    }
+    catalog = {"mc:t": {"mc:/store/a.root": {"replicas": {"A": "root://a.example.org//a.root"}}}}
+    found = resolve(DataGroupSpec({"ttbar": spec}), catalog=catalog)
+    assert list(found["ttbar"]["files"]) == ["lfn://mc:/store/a.root"]
+    again = DataGroupSpec(dict(found))
+    assert again["ttbar"].files["lfn://mc:/store/a.root"].steps == [[0, 50], [50, 100]]
+    assert again["ttbar"].metadata == {"xsec": 2.5}
+
+
+def test_what_was_selected_by_coffeas_discovery_is_resolved() -> None:
+    from coffea.dataset_tools.dataset_query import DataDiscoveryCLI
+
+    discovery = DataDiscoveryCLI()
+    discovery.selected_datasets = ["/TT/x/NANOAODSIM"]
+    discovery.selected_datasets_metadata = [{"xsec": 2.5}]
+    catalog = {"cms:/TT/x/NANOAODSIM": {"cms:/store/a.root": {"replicas": {"A": "root://a//a"}}}}
+    assert resolve(discovery, catalog=catalog) == {
+        "/TT/x/NANOAODSIM": {"files": ["lfn://cms:/store/a.root"], "metadata": {"xsec": 2.5}}
+    }
+
+
+def test_a_url_without_the_did_of_its_dataset_is_refused() -> None:
+    catalog = {"mc:t": {"mc:a.root": {"replicas": {"A": "root://a//a.root"}}}}
+    with pytest.raises(ConfigurationError, match=r"is no did\. Say which dataset it is of"):
+        resolve({"t": {"files": {"root://a//a.root": "Events"}}}, catalog=catalog)
+    with pytest.raises(ConfigurationError, match=r"root://a//b.root of 't' is no replica of a file of mc:t"):
+        resolve({"t": {"files": {"root://a//b.root": "Events"}, "did": "mc:t"}}, catalog=catalog)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ class ListingCatalog:
     """
 
     dids: Mapping[str, tuple[LogicalFile, ...]] = field(default_factory=dict)
+    near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, listing: Mapping[str, Any]) -> ListingCatalog:
@@ -55,9 +56,12 @@ class ListingCatalog:
             ) from error
 
     @classmethod
-    def snapshot(cls, catalog: Catalog, dids: Sequence[str]) -> ListingCatalog:
+    def snapshot(cls, catalog: Catalog, dids: Sequence[str], *, with_sites: bool = True) -> ListingCatalog:
         """Return what a catalog says now of some dids, to be saved and used without it."""
-        return cls({did: tuple(files) for did, files in catalog.locate(dids).items()})
+        found = {did: tuple(files) for did, files in catalog.locate(dids).items()}
+        rses = {replica.rse for files in found.values() for file in files for replica in file.replicas}
+        near = catalog.sites(rses) if with_sites else {}
+        return cls(found, {site: tuple(some) for site, some in sorted(near.items())})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ListingCatalog:
@@ -72,7 +76,8 @@ class ListingCatalog:
             content = json.loads(Path(path).read_bytes())
             if content["version"] != _VERSION:
                 raise ConfigurationError(f"{path} was written by another version of coffea_dirac: make a new snapshot")
-            return cls({did: tuple(map(_from_row, rows)) for did, rows in content["dids"].items()})
+            near = {site: tuple(rses) for site, rses in content.get("near", {}).items()}
+            return cls({did: tuple(map(_from_row, rows)) for did, rows in content["dids"].items()}, near)
         except (ValueError, KeyError, TypeError, IndexError) as error:
             if isinstance(error, ConfigurationError):
                 raise
@@ -86,7 +91,8 @@ class ListingCatalog:
             dids.append(f"{json.dumps(did)}: [\n{rows}\n]")
         target = Path(path)
         part = target.with_name(f".{target.name}.part")
-        part.write_text(f'{{"version": {_VERSION}, "dids": {{\n' + ",\n".join(dids) + "\n}}\n")
+        head = f'{{"version": {_VERSION}, "near": {json.dumps(self.near)}, "dids": {{'
+        part.write_text(f"{head}\n" + ",\n".join(dids) + "\n}}\n")
         part.replace(target)
 
     def locate(self, dids: Sequence[str]) -> dict[str, tuple[LogicalFile, ...]]:
@@ -95,6 +101,11 @@ class ListingCatalog:
         if any(did not in self.dids for did in dids):
             by_lfn = {file.lfn: file for files in self.dids.values() for file in files}
         return {did: self.dids.get(did) or ((by_lfn[did],) if did in by_lfn else ()) for did in dids}
+
+    def sites(self, rses: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Return which of some RSEs are at each site."""
+        found = {site: tuple(rse for rse in near if rse in rses) for site, near in self.near.items()}
+        return {site: near for site, near in found.items() if near}
 
     def diff(self, other: ListingCatalog) -> Difference:
         """Return what `other` has instead of this listing.

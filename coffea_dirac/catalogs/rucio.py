@@ -10,7 +10,7 @@ import hashlib
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,6 +83,8 @@ class RucioCatalog:
         For whom a token has to be; known, it is checked here.
     ca_cert : str, optional
         The file with the server's authorities.
+    site_attribute : str
+        The attribute of an RSE that names its site.
 
     Examples
     --------
@@ -98,6 +100,7 @@ class RucioCatalog:
     credentials: Mapping[str, str] | None = field(default=None, repr=False)
     audience: str | None = None
     ca_cert: str | None = None
+    site_attribute: str = "site"
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def locate(self, dids: Sequence[str]) -> dict[str, tuple[LogicalFile, ...]]:
@@ -112,35 +115,71 @@ class RucioCatalog:
         CatalogError
             The server cannot be asked.
         """
-        pairs = {did: _split(did) for did in dids}
-        return {did: self._asked(lambda pair=pair: tuple(self._files(*pair))) for did, pair in pairs.items()}  # type: ignore[misc]
+        pairs = {did: _split(did) for did in dict.fromkeys(dids)}
+        return self._asked(lambda: self._located(pairs))
 
-    def _files(self, scope: str, name: str) -> Iterator[LogicalFile]:
+    def sites(self, rses: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Return which of some RSEs are at each site, as their attribute `site_attribute` says.
+
+        Raises
+        ------
+        CredentialError, CatalogError
+            As in `locate`.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for rse in sorted(rses):
+            attributes = self._asked(lambda rse=rse: self._client().list_rse_attributes(rse))  # type: ignore[misc]
+            if site := attributes.get(self.site_attribute):
+                found[str(site)] = (*found.get(str(site), ()), rse)
+        return found
+
+    def _located(self, pairs: Mapping[str, tuple[str, str]]) -> dict[str, tuple[LogicalFile, ...]]:
+        kinds = self._kinds(list(pairs.values()))
+        single = {did: pair for did, pair in pairs.items() if kinds.get(pair, {}).get("did_type") == "FILE"}
+        files = {file.lfn: file for file in self._some_files([kinds[pair] for pair in single.values()])}
+        found: dict[str, tuple[LogicalFile, ...]] = {}
+        for did, pair in pairs.items():
+            if did in single:
+                found[did] = (files[did],)
+            else:
+                found[did] = tuple(self._files(*pair, kinds[pair]["did_type"])) if pair in kinds else ()
+        return found
+
+    def _kinds(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """Return what the server knows of dids, many in one call; unknown ones are left out."""
+        found = {}
+        for at in range(0, len(pairs), AT_ONCE):
+            asked = [{"scope": scope, "name": name} for scope, name in pairs[at : at + AT_ONCE]]
+            known = self._client().get_metadata_bulk(asked)
+            found.update({(facts["scope"], facts["name"]): facts for facts in known})
+        return found
+
+    def _files(self, scope: str, name: str, kind: str) -> Iterator[LogicalFile]:
+        """Yield the files of a dataset, or of all datasets of a container, however deep."""
         seen: set[str] = set()
-        for part in self._datasets(scope, name):
-            known = {
-                f"{file['scope']}:{file['name']}": file
-                for file in self._client().list_files(part["scope"], part["name"])
-            }
-            replicas = {
-                f"{found['scope']}:{found['name']}": found for found in self._replicas([part], list(known.values()))
-            }
-            for lfn, facts in known.items():
-                if lfn not in seen:
-                    seen.add(lfn)
-                    yield _logical_file(lfn, {**facts, **replicas.get(lfn, {})})
+        for dataset in self._datasets(scope, name, kind):
+            for file in self._located_files([dataset], list(self._client().list_files(*dataset.values()))):
+                if file.lfn not in seen:
+                    seen.add(file.lfn)
+                    yield file
 
-    def _datasets(self, scope: str, name: str) -> Iterator[dict[str, str]]:
-        """Yield the datasets of a container, however deep; a dataset or a file is itself."""
-        try:
-            kind = self._client().get_did(scope, name)["type"]
-        except rucio_errors.DataIdentifierNotFound:
-            return
+    def _datasets(self, scope: str, name: str, kind: str) -> Iterator[dict[str, str]]:
         if kind != "CONTAINER":
             yield {"scope": scope, "name": name}
             return
         for inner in self._client().list_content(scope, name):
-            yield from self._datasets(inner["scope"], inner["name"])
+            yield from self._datasets(inner["scope"], inner["name"], inner["type"])
+
+    def _some_files(self, known: Sequence[Mapping[str, Any]]) -> Iterator[LogicalFile]:
+        for at in range(0, len(known), AT_ONCE):
+            part = known[at : at + AT_ONCE]
+            yield from self._located_files([{"scope": file["scope"], "name": file["name"]} for file in part], part)
+
+    def _located_files(self, dids: list[dict[str, str]], known: Sequence[Mapping[str, Any]]) -> Iterator[LogicalFile]:
+        """Yield all `known` files of dids, with those replicas that the server lists."""
+        replicas = {_lfn(found): found for found in self._replicas(dids, known)}
+        for facts in known:
+            yield _logical_file(_lfn(facts), {**facts, **replicas.get(_lfn(facts), {})})
 
     def _replicas(self, dids: list[dict[str, str]], files: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield what the server says of dids; in halves, by the names of the files, if all of it takes too long."""
@@ -227,6 +266,10 @@ def _split(did: str) -> tuple[str, str]:
     if not (colon and scope and name):
         raise ConfigurationError(f"{did!r} is no did: write 'scope:name', for example 'user.jdoe:ttbar'")
     return scope, name
+
+
+def _lfn(facts: Mapping[str, Any]) -> str:
+    return f"{facts['scope']}:{facts['name']}"
 
 
 def _logical_file(lfn: str, facts: Mapping[str, Any]) -> LogicalFile:

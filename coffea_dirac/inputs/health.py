@@ -10,7 +10,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from coffea_dirac.inputs.storages import adler32_of
@@ -21,7 +22,8 @@ Verify = Literal["size", "adler32"]
 """What is compared with the catalog before a replica is first read: its size, or also all of its bytes."""
 AVOIDED_S = 300.0
 """So long a storage that did not answer is tried last, and a damaged replica is not read."""
-_MISSING = re.compile(r"\[3011\]|no such file|\b404\b|file ends early", re.IGNORECASE)
+MOST_TOLD = 20
+_MISSING = re.compile(r"\[3011\]|no such file|\b404\b|file ends early|illegal seek", re.IGNORECASE)
 FORBIDDEN = re.compile(r"\[3010\]|permission denied|auth failed|\b40[13]\b", re.IGNORECASE)
 _logger = logging.getLogger(__name__)
 _Copy = tuple[str, str]
@@ -49,35 +51,43 @@ class Health:
         self._checked: set[_Copy] = set()
         self._sound: set[_Copy] = set()
         self._source: dict[str, dict[str, Replica]] = {}
+        self._n_told: Counter[str] = Counter()
         self._news: dict[str, list[str]] = {}
         self._locks: dict[_Copy, threading.Lock] = {}
 
-    def ranked(self, file: LogicalFile, near: Collection[str]) -> list[Replica]:
+    def ranked(self, file: LogicalFile, near: Collection[str], weights: Mapping[str, float]) -> list[Replica]:
         """Return the replicas of a file in the order in which to try them, damaged ones too."""
         now = time.monotonic()
         last = [rse for rse, end in list(self._avoided.items()) if now < end]
         last += [r.rse for r in file.replicas if now < self._unreadable.get(_copy(r), 0.0)]
-        return ranked(file, near, last)
+        return ranked(file, near, last, weights)
 
     def blame(self, replica: Replica, error: Exception, text: str) -> None:
         """Note who is to blame for a failure: this copy of the file, or its whole storage."""
         end = time.monotonic() + AVOIDED_S
+        _logger.info("%s is not read from %s: %s", replica.lfn, replica.rse, text)
         if isinstance(error, DamagedError):
             self.has_damage(replica, text)
         elif isinstance(error, FileNotFoundError | PermissionError) or _MISSING.search(text) or FORBIDDEN.search(text):
             self._unreadable[_copy(replica)] = end
+            self._tell(replica, f"{replica.lfn} cannot be read at {replica.rse}: {text}")
         else:
+            if time.monotonic() >= self._avoided.get(replica.rse, 0.0):
+                self._tell(replica, f"{replica.rse} is tried last for {AVOIDED_S / 60:.0f} minutes: {text}")
             self._avoided[replica.rse] = end
-        _logger.info("%s is not read from %s: %s", replica.lfn, replica.rse, text)
 
     def has_damage(self, replica: Replica, why: str) -> None:
         """Note that a replica is damaged."""
         self._damaged[_copy(replica)] = time.monotonic() + AVOIDED_S, why
         self._sound.discard(_copy(replica))
         self._checked.discard(_copy(replica))
-        self._news.setdefault(replica.lfn, []).append(
-            f"the replica of {replica.lfn} at {replica.rse} is damaged: {why}"
-        )
+        self._tell(replica, f"the replica of {replica.lfn} at {replica.rse} is damaged: {why}")
+
+    def _tell(self, replica: Replica, text: str) -> None:
+        # Of a site that has lost its files some examples will do.
+        self._n_told[replica.rse] += 1
+        if self._n_told[replica.rse] <= MOST_TOLD:
+            self._news.setdefault(replica.lfn, []).append(text)
 
     def damage(self, replica: Replica) -> str:
         """Return what is wrong with a replica that must not be read now, nothing if it may."""

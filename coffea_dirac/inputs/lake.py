@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
 
-from coffea_dirac.errors import NoReplicaError, chain
+from coffea_dirac.errors import CredentialError, NoReplicaError, chain
 from coffea_dirac.inputs.health import FORBIDDEN, DamagedError, Health, Verify
 from coffea_dirac.inputs.storages import storage_of
 from coffea_dirac.interfaces import LogicalFile
 from coffea_dirac.redact import without_secrets
+from coffea_dirac.sites import near_to
 from coffea_dirac.tokens import bearer_token, trouble
 
 PREFIX = "lfn://"
@@ -31,35 +32,44 @@ class Told(NamedTuple):
 
     files: tuple[LogicalFile, ...] = ()
     near: Mapping[str, tuple[str, ...]] = {}
+    weights: Mapping[str, float] = {}
     whole: frozenset[str] = frozenset()
 
 
 _known: dict[str, LogicalFile] = {}
 _near: dict[str, tuple[str, ...]] = {}
+_weights: dict[str, float] = {}
 _whole: set[str] = set()
 _health = Health()
 
 
 def know(
-    files: Iterable[LogicalFile], near: Mapping[str, Sequence[str]] | None = None, *, verify: Verify = "size"
+    files: Iterable[LogicalFile],
+    near: Mapping[str, Sequence[str]] | None = None,
+    weights: Mapping[str, float] | None = None,
+    *,
+    verify: Verify = "size",
 ) -> None:
-    """Take notice of where files are, of which RSEs are near each site, and of what to check before reading."""
+    """Take notice of where files are, of which RSEs to read first, and of what to check before."""
     new = {file.lfn: file for file in files}
     _known.update(new)
     _near.update((site, tuple(rses)) for site, rses in (near or {}).items())
+    _weights.update(weights or {})
     (_whole.update if verify == "adler32" else _whole.difference_update)(new)
 
 
 def take(told: Told) -> None:
     """Take over what another process has `told`."""
-    know([file for file in told.files if file.lfn not in told.whole], told.near)
+    know([file for file in told.files if file.lfn not in told.whole], told.near, told.weights)
     know([file for file in told.files if file.lfn in told.whole], verify="adler32")
 
 
 def told(filenames: Iterable[str]) -> Told:
     """Return what another process has to know to read these files; nothing for those that are no logical files."""
     found = {file.lfn: file for file in map(logical_file, filenames) if file is not None}
-    return Told(tuple(found.values()), dict(_near), frozenset(_whole & found.keys())) if found else Told()
+    return (
+        Told(tuple(found.values()), dict(_near), dict(_weights), frozenset(_whole & found.keys())) if found else Told()
+    )
 
 
 def logical_file(filename: str) -> LogicalFile | None:
@@ -148,7 +158,7 @@ def _from_a_replica(name: str, step: Callable[[Any, str], T]) -> T:
     if file is None:
         raise NoReplicaError(f"nobody has told where {PREFIX}{name} is: name it with resolve(...) in this process")
     why = []
-    for replica in _health.ranked(file, _near.get(os.environ.get("DIRACSITE", ""), ())):
+    for replica in _health.ranked(file, near_to(os.environ.get("DIRACSITE", ""), _near), _weights):
         if damage := _health.damage(replica):
             why.append(f"{replica.rse}: {damage}")
             continue
@@ -157,21 +167,21 @@ def _from_a_replica(name: str, step: Callable[[Any, str], T]) -> T:
             _health.check(file, replica, system, path, "adler32" if name in _whole else "size")
             found = step(system, path)
         except Exception as error:  # noqa: BLE001 - storages fail in any way; if all do, each failure is told
-            text = _one_line(error)
+            # Over HTTP what the storage has answered is behind "not found".
+            behind = error.__cause__ if isinstance(error, FileNotFoundError) else None
+            text = _one_line(behind or error)
             _health.blame(replica, error, text)
             why.append(f"{replica.rse}: {text}")
         else:
             _health.was_read(replica)
             return found
-    raise NoReplicaError(
-        f"no replica of {PREFIX}{name} can be read; " + ("; ".join(why) or "the catalog names none") + _credential(why)
-    )
-
-
-def _credential(why: Sequence[str]) -> str:
-    """Return what is wrong with this user's credential, if storages have refused it."""
-    problem = trouble(bearer_token()) if any(map(FORBIDDEN.search, why)) else ""
-    return f". You were refused, and {problem}" if problem else ""
+    said = f"no replica of {PREFIX}{name} can be read; " + ("; ".join(why) or "the catalog names none")
+    refused = [bool(FORBIDDEN.search(text)) for text in why]
+    problem = trouble(bearer_token()) if any(refused) else ""
+    if problem and all(refused):
+        # No file is bad, so none may be skipped.
+        raise CredentialError(f"{said}. You were refused, and {problem}")
+    raise NoReplicaError(f"{said}. You were refused, and {problem}" if problem else said)
 
 
 def survive(filename: str, step: Callable[[], T], reset: Callable[[], None] = lambda: None) -> T:
@@ -205,7 +215,7 @@ def _is_of_reading(error: Exception) -> bool:
     from uproot.exceptions import KeyInFileError
 
     links = chain(error)
-    if any(isinstance(link, NoReplicaError | KeyInFileError) for link in links):
+    if any(isinstance(link, NoReplicaError | CredentialError | KeyInFileError) for link in links):
         return False
     frames = (frame for link in links for frame, _ in traceback.walk_tb(link.__traceback__))
     return any(frame.f_globals.get("__name__", "").partition(".")[0] == "uproot" for frame in frames)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from coffea_dirac.errors import CoffeaDiracError, InputError, ProcessingError, VerificationError
+from coffea_dirac.errors import (
+    CoffeaDiracError,
+    CredentialError,
+    InputError,
+    NoReplicaError,
+    ProcessingError,
+    VerificationError,
+)
 from coffea_dirac.redact import without_secrets
 
 if TYPE_CHECKING:
@@ -161,6 +168,10 @@ def _first(error: BaseException) -> str:
 
 def _advice(error: BaseException) -> str:
     text = f"{type(error).__name__} {error}"
+    if isinstance(error, NoReplicaError):
+        return "All replicas were tried: repair one of them, or take the file out of the fileset."
+    if isinstance(error, CredentialError):
+        return "Nothing is known to be wrong with the file."
     if isinstance(error, FileNotFoundError):
         return "The file is missing here: correct its name in the fileset."
     if isinstance(error, PermissionError):
