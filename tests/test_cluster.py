@@ -26,7 +26,8 @@ from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.dirac.losses import Budget
 from coffea_dirac.errors import ConfigurationError, JobServiceError
 from coffea_dirac.interfaces import Job, JobFacts, JobStatus
-from coffea_dirac.running.workers import Call, Workers
+from coffea_dirac.running.call import Call, Source
+from coffea_dirac.running.workers import Workers
 from coffea_dirac.testing_jobs import wait_until
 
 START_S = 90.0
@@ -155,8 +156,8 @@ def test_scheduler_imports_neither_coffea_nor_bokeh(client: Client) -> None:
 
 def test_scheduler_hands_calls_on_without_importing_what_is_in_them(client: Client) -> None:
     calls = [Call(accumulate, (3,), "sum")]
-    came = list(Workers(client, None, None).each([1, 2], lambda *_: calls.pop() if calls else None))
-    assert [(call.about, result) for call, result in came] == [("sum", 6)]
+    came = list(Workers(client, None, None).each([1, 2], Source(lambda _: calls.pop() if calls else None)))
+    assert [(call.about, result) for call, result, _ in came] == [("sum", 6)]
     modules = client.run_on_scheduler(lambda: set(sys.modules))
     assert not modules & {"coffea", "uproot", "pandas"}
 

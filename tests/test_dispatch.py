@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coffea_dirac.running.dispatch import BUNDLE_SECONDS, LEAST_SECONDS, Pending, bundle_size
+from coffea_dirac.running.dispatch import BUNDLE_SECONDS, LEAST_SECONDS, Offer, Pending, bundle_size
 
 pytestmark = pytest.mark.core
 
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.core
 def test_every_item_is_handed_out_once_and_never_with_items_of_another_file(
     files: list[int], slots: int, cost: float | None
 ) -> None:
-    pending = Pending.of([(i, f, f"k{i}") for i, f in enumerate(files)], file_of=lambda f: f)
+    pending = Pending([(i, f, f"k{i}") for i, f in enumerate(files)], file_of=lambda f: f)
     seen = []
-    while pending.runs:
-        bundle = pending.take(slots=slots, seconds_per_item=cost)
+    while pending:
+        bundle = pending.take(Offer(slots), seconds_per_item=cost)
         assert len({f for _, f, _ in bundle}) == 1
         seen += [i for i, _, _ in bundle]
     assert seen == list(range(len(files)))
@@ -37,3 +37,47 @@ def test_bundles_get_smaller_towards_the_end_but_not_smaller_than_what_pays() ->
     sizes = [bundle_size(n, slots=2, seconds_per_item=0.01) for n in (800, 240, 80, 1)]
     assert sizes == [100, 30, 20, 20]
     assert sizes[-1] * 0.01 == LEAST_SECONDS
+
+
+SITES = {"a": frozenset({"A"}), "b": frozenset({"B"}), "both": frozenset({"A", "B"}), "far": frozenset({"C"})}
+
+
+def pending_at(*files: str) -> Pending:
+    triples = [(i, file, f"k{i}") for i, file in enumerate(files)]
+    return Pending(triples, file_of=lambda file: file, sites_of=lambda file: SITES.get(file, frozenset()))
+
+
+def taken(pending: Pending, offer: Offer) -> list[str]:
+    found = []
+    while bundle := pending.take(offer, seconds_per_item=None):
+        found += [file for _, file, _ in bundle]
+    return found
+
+
+def test_a_site_gets_its_own_files_first_then_those_that_nobody_has_near() -> None:
+    pending = pending_at("nowhere", "b", "far", "both", "a")
+    busy = Offer(2, site="A", is_free=False, staffed=frozenset("AB"))
+    assert taken(pending, busy) == ["both", "a", "nowhere", "far"]
+    assert len(pending) == 1
+
+
+def test_what_lies_elsewhere_goes_to_a_worker_that_has_nothing_else_to_do() -> None:
+    pending = pending_at("b", "b", "a")
+    assert taken(pending, Offer(2, site="A", is_free=True, staffed=frozenset("AB"))) == ["a", "b", "b"]
+
+
+def test_a_site_without_workers_is_not_waited_for() -> None:
+    pending = pending_at("b", "b")
+    assert taken(pending, Offer(2, site="A", is_free=False, staffed=frozenset("A"))) == ["b", "b"]
+
+
+@given(
+    st.lists(st.sampled_from([*SITES, "nowhere"]), max_size=40),
+    st.lists(st.tuples(st.sampled_from("AB"), st.booleans()), max_size=100),
+)
+def test_with_sites_every_item_is_still_handed_out_once(files: list[str], offers: list[tuple[str, bool]]) -> None:
+    pending, seen = pending_at(*files), []
+    for site, is_free in [*offers, *[("A", True)] * len(files)]:
+        offer = Offer(2, site=site, is_free=is_free, staffed=frozenset("AB"))
+        seen += [i for i, _, _ in pending.take(offer, seconds_per_item=1.0)]
+    assert sorted(seen) == list(range(len(files)))

@@ -21,6 +21,7 @@ from scenario import write_nano
 from coffea_dirac import DiracExecutor
 from coffea_dirac.errors import ProcessingError
 from coffea_dirac.interfaces import Outcome, Row
+from coffea_dirac.running.dispatch import Offer
 from coffea_dirac.running.lanes import MOST_STOPS, Lanes
 from coffea_dirac.stages.resources import ORDINARY, Blocked, Grant, places, resources_of
 
@@ -160,7 +161,7 @@ class Scene:
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setattr("coffea_dirac.running.workers.FITTING_DEADLINE_S", 0.5)
+    monkeypatch.setattr("coffea_dirac.running.stream.FITTING_DEADLINE_S", 0.5)
     monkeypatch.setattr(NanoAODSchema, "warn_missing_crossrefs", False)
     found = Scene(tmp_path)
     yield found
@@ -293,7 +294,7 @@ def test_a_worker_that_dies_on_the_way_costs_no_result(
     scene: Scene, mixed: Client, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its nanny starts another one.
-    monkeypatch.setattr("coffea_dirac.running.workers.FITTING_DEADLINE_S", 60.0)
+    monkeypatch.setattr("coffea_dirac.running.stream.FITTING_DEADLINE_S", 60.0)
     (scene.folder / "died").mkdir()
     die = f"    if not os.listdir('{scene.folder}/died') and os.getpid() != {os.getpid()}:\n"
     die += f"        open('{scene.folder}/died/yes', 'w').close()\n        os.kill(os.getpid(), 9)\n"
@@ -372,7 +373,7 @@ def test_blocked_work_items_of_a_file_go_together_and_those_of_lost_workers_alon
         assert lanes.add((position, Item, ""))
     assert lanes.add((3, Item, ""), is_again=True)
     assert not lanes.add((4, Item, ""))
-    taken = [t[0] for t in lanes.take(GPU, slots=1, seconds_per_item=0.01)]
+    taken = [t[0] for t in lanes.take(Offer(1, resources=GPU), seconds_per_item=0.01)]
     assert taken == [0, 1, 2]
     assert [t[0] for t in lanes.take_all(GPU)] == [3]
     assert len(lanes) == 0 == len(lanes.waiting())

@@ -326,6 +326,14 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         await self.scheduler_comm.retire_workers(names=[*workers, *self._also_known_as(workers)])
         self.jobs.let_go(workers)
 
+    def distrust(self, name: str, why: str) -> None:
+        """Replace a worker, by name, that fails at what succeeds elsewhere."""
+        self.loop.add_callback(self._distrust, name, why)
+
+    async def _distrust(self, name: str, why: str) -> None:
+        await self.scheduler_comm.retire_workers(names=[name])
+        self.jobs.distrust(name, why)
+
     def _also_known_as(self, workers: Sequence[str]) -> list[str]:
         """Return the names of workers that have come back after they had lost the scheduler."""
         names = [worker["name"] for worker in self.scheduler_info["workers"].values()]

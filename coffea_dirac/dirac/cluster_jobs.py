@@ -224,6 +224,18 @@ class ClusterJobs:
                 worker.leaves_s = now + LEAVE_S if worker.joined and self.service is not self.local else now
         self._wake.set()
 
+    def distrust(self, name: str, why: str) -> None:
+        """End a worker that is no good and start another one, elsewhere once its place has had too many of them."""
+        with self._lock:
+            worker = self._workers.pop(name.partition("~")[0], None)
+            if worker is None:
+                return
+            self._leaving[worker.name] = worker
+            others = [place for place in self.free_places if place.group is worker.place.group]
+            if self.losses.distrust(worker, why, is_only=others == [worker.place]):
+                self._ban(worker.place)
+        self._wake.set()
+
     def close(self) -> None:
         """End all jobs; a second call, or a call in a forked child, does nothing."""
         if os.getpid() != self._owner:

@@ -56,6 +56,7 @@ class Losses:
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self._start_failures: defaultdict[str, int] = defaultdict(int)
+        self._bad: defaultdict[str, int] = defaultdict(int)
         self._lost: deque[float] = deque()
         self.n_lost = 0
         self.banned: dict[str, str] = {}
@@ -82,6 +83,26 @@ class Losses:
         logger.warning("%s (job %s) was lost and is replaced. Its last words:\n%s", worker.name, worker.job_id, said)
         self._count_lost(worker, words)
         return False
+
+    def distrust(self, worker: WorkerJob, why: str, *, is_only: bool) -> bool:
+        """Enter a worker that had joined and is no good, and return whether its place has just been banned.
+
+        Parameters
+        ----------
+        is_only : bool
+            There is no other place: better a bad one than none.
+        """
+        key = worker.place.key
+        logger.warning("%s (job %s) at %s is replaced: %s.", worker.name, worker.job_id, worker.site or "?", why)
+        self._bad[key] += 1
+        if self._bad[key] < self._budget.start_failures or is_only or key in self.banned:
+            return False
+        self.banned[key] = (
+            f"{self._bad[key]} workers at {worker.site} failed at what succeeded elsewhere, so no more are started "
+            f"there. The last one was job {worker.job_id}: {why}"
+        )
+        logger.warning("%s", self.banned[key])
+        return True
 
     def exhausted(self, place: str) -> ExhaustedError:
         """Return the error that says why no more workers are started."""

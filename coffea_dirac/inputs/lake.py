@@ -86,6 +86,20 @@ def logical_file(filename: str) -> LogicalFile | None:
     return _known.get(filename.removeprefix(PREFIX)) if filename.startswith(PREFIX) else None
 
 
+def sites_of(filename: str) -> frozenset[str]:
+    """Return the sites near which a file lies; none if it is no logical file, or nobody has told what is near.
+
+    Examples
+    --------
+    >>> know([LogicalFile("mc:b.root", 1, "", (Replica("mc:b.root", "IT", "root://i//b"),))], {"LCG.CNAF.it": ["IT"]})
+    >>> sites_of("lfn://mc:b.root")
+    frozenset({'LCG.CNAF.it'})
+    """
+    file = logical_file(filename)
+    rses = {replica.rse for replica in file.replicas} if file is not None else set()
+    return frozenset(site for site, near in _near.items() if rses.intersection(near))
+
+
 def is_immutable(file: LogicalFile | None) -> bool:
     """Whether what a catalog says of a file tells what it holds: its size and checksum."""
     return file is not None and file.size_bytes >= 0 and bool(file.adler32)

@@ -2,44 +2,57 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coffea_dirac import packs
 from coffea_dirac.errors import CoffeaDiracError, StoreError, VerificationError, chain
 from coffea_dirac.fingerprint import Ingredients
+from coffea_dirac.inputs import lake
 from coffea_dirac.interfaces import Outcome
 from coffea_dirac.ledger import Found
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.report import Report
 from coffea_dirac.running.blame import Blame
-from coffea_dirac.running.dispatch import Pending
-from coffea_dirac.running.lanes import Lanes, Triple
+from coffea_dirac.running.call import Call, Lost
+from coffea_dirac.running.dispatch import NOWHERE, Offer, Pending, Triple
+from coffea_dirac.running.lanes import Lanes
 from coffea_dirac.running.merging import Merging
-from coffea_dirac.running.messages import blocked_error, processing_error, worker_error
+from coffea_dirac.running.messages import bad_worker, blocked_error, doubtful_error, processing_error, worker_error
 from coffea_dirac.running.plan import Plan, Run
-from coffea_dirac.running.workers import Call, Lost
+from coffea_dirac.running.trust import Trust
 from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.resources import Resources
 from coffea_dirac.stages.stage import describe_stage
 from coffea_dirac.worker.task import Task
 from coffea_dirac.worker.work import Receipt, finished, run_bundle
 
+logger = logging.getLogger(__name__)
+
 # Of a worker that used more than this part of its memory when it was last heard of, memory is the probable cause.
 FULL = 0.8
 SMALLEST_PART = 1 / 64
 # So many bytes of results may come back with one bundle.
 TRAVEL_BYTES = 16 << 20
+# A bundle that takes so many times what it should, and so much more, goes to another worker too.
+LATE, LATE_S = 3.0, 5.0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Bundle:
-    """Work items that a worker has; `is_alone` says that nothing else was in flight."""
+    """Work items that a worker has; `is_alone` says that nothing else was in flight, `n_copies` how often it went out.
+
+    `since_s` is when it went out first.
+    """
 
     name: str
     triples: Sequence[Triple]
     is_alone: bool = False
+    since_s: float = field(default_factory=time.monotonic)
+    n_copies: int = 0
 
 
 class Computing:
@@ -76,6 +89,7 @@ class Computing:
         self.waiting: set[int] = set()
         self.metrics: dict[str, Any] = {"bytesread": 0, "processtime": 0.0}
         self._pending = Pending()
+        self.trust = Trust()
         self._to_be_alone: list[Triple] = []
         stages = plan.template.stages if plan.template is not None else ()
         self.lanes = Lanes(stage.resources for stage in stages)
@@ -83,7 +97,7 @@ class Computing:
         self._last_lost = Lost(0, "")
         self._spent_s, self._n_spent, self._travelled_bytes = 0.0, 0, 0
         self._n_bundles = 0
-        self._flying: set[Bundle] = set()
+        self._flying: dict[Bundle, Call] = {}
         self._counted: set[int] = set()
         self._part_of: dict[int, int] = {}
         self._ingredients: dict[str, Ingredients] | None = None
@@ -97,7 +111,8 @@ class Computing:
             for triple in triples:
                 self._queue(triple, is_again=True)
         else:
-            self._pending = Pending.of(triples, file_of=lambda item: (item.dataset, item.filename))
+            near = self._task.lake[1]
+            self._pending = Pending(triples, sites_of=lambda item: lake.sites_of(item.filename) if near else NOWHERE)
 
     # ---------------------------------------------------------------- what goes out
 
@@ -111,33 +126,40 @@ class Computing:
         alone = (self.lanes.needs(triple[0]).resources for triple in self._to_be_alone)
         return list(dict.fromkeys([*self.lanes.waiting(), *filter(None, alone)]))
 
-    def next_call(self, slots: int, is_idle: bool, resources: Resources = ()) -> Call | None:
-        """Return the next bundle for a worker, None if there is none now.
-
-        Parameters
-        ----------
-        slots : int
-            Threads that work on this run; 0: there are none, and none will come.
-        is_idle : bool
-            Whether nothing is in flight: a work item that is suspected of killing workers goes out only then.
-        resources : Resources
-            What the worker has for it.
-        """
-        if not slots:
-            self._give_up(resources)
+    def next_call(self, offer: Offer) -> Call | None:
+        """Return the next bundle for workers, None if there is none now; without slots there are no such workers."""
+        if not offer.slots:
+            self._give_up(offer.resources)
             return None
         per_item = self._spent_s / self._n_spent if self._n_spent else None
-        if resources and (triples := self.lanes.take(resources, slots=slots, seconds_per_item=per_item)):
+        if offer.resources and (triples := self.lanes.take(offer, seconds_per_item=per_item)):
             return self._call(triples)
-        if self._pending and not resources:
-            # Results that are not kept travel here together with those of their bundle.
-            at_most = int(TRAVEL_BYTES * self._n_spent / self._travelled_bytes) if self._travelled_bytes else None
-            return self._call(self._pending.take(slots=slots, seconds_per_item=per_item, at_most=at_most))
-        while is_idle and (triple := self._next_alone(resources)):
+        # Results that are not kept travel here together with those of their bundle.
+        at_most = int(TRAVEL_BYTES * self._n_spent / self._travelled_bytes) if self._travelled_bytes else None
+        if not offer.resources and (triples := self._pending.take(offer, seconds_per_item=per_item, at_most=at_most)):
+            return self._call(triples)
+        while offer.is_idle and (triple := self._next_alone(offer.resources)):
             if not self._blame.is_to_blame(triple[0]):
                 return self._call([triple], is_alone=True)
             self._accuse(triple)
-        return None
+        return self._copy(per_item) if offer.is_free and offer.has_peers and not offer.resources else None
+
+    def _copy(self, per_item: float | None) -> Call | None:
+        """Return what takes far too long once more, for a worker that has nothing to do; what is done first counts."""
+        if per_item is None:
+            return None
+        now = time.monotonic()
+
+        def lateness(bundle: Bundle) -> float:
+            due_s = (LATE * per_item * len(bundle.triples) + LATE_S) * (1 + bundle.n_copies)
+            return 0.0 if bundle.is_alone else now - bundle.since_s - due_s
+
+        latest = max(self._flying, key=lateness, default=None)
+        if latest is None or lateness(latest) <= 0:
+            return None
+        latest.n_copies += 1
+        call = self._flying[latest]
+        return replace(call, copy_of=call)
 
     def _next_alone(self, resources: Resources) -> Triple | None:
         """Those that never died alone come first: when they come back, the others have nobody else to accuse."""
@@ -160,16 +182,16 @@ class Computing:
     def _call(self, triples: list[Triple], *, is_alone: bool = False) -> Call:
         bundle = Bundle(f"b{self._n_bundles}", triples, is_alone)
         self._n_bundles += 1
-        self._flying.add(bundle)
         # All that goes together has the same needs.
         grant = self.lanes.needs(triples[0][0])
         arguments = (bundle.name, triples, grant, self.lanes.rows(triples))
-        return Call(run_bundle, arguments, bundle, grant.resources)
+        call = self._flying[bundle] = Call(run_bundle, arguments, bundle, grant.resources)
+        return call
 
     # ---------------------------------------------------------------- what comes in
 
-    def take_in(self, call: Call, came: list[Receipt] | Lost) -> None:
-        """Enter what came of a bundle.
+    def take_in(self, call: Call, came: list[Receipt] | Lost, worker: str = "") -> None:
+        """Enter what came of a bundle, from a worker whose errors may be its own if there is an address.
 
         Raises
         ------
@@ -177,7 +199,7 @@ class Computing:
             A work item failed, and ``errors="fail"``.
         """
         bundle: Bundle = call.about
-        self._flying.discard(bundle)
+        self._flying.pop(bundle, None)
         if isinstance(came, Lost):
             self._lost(bundle, came)
             return
@@ -185,8 +207,12 @@ class Computing:
         if self._run.cache is not None:
             rows = [r.row for r in came if r.row is not None]
             self._run.cache.noted([*rows, *(row for r in came for row in r.stage_rows)])
+        self._trust(worker, came)
         for receipt in came:
-            self._enter(receipt)
+            if receipt.error is not None and self._is_doubtful(worker, receipt):
+                came = [other for other in came if other is not receipt]
+            else:
+                self._enter(receipt)
         # A bundle ends at its first error; if that did not end the run (an item was halved) the rest goes out again.
         reached = {receipt.position for receipt in came}
         blocked = {receipt.position for receipt in came if receipt.needs is not None}
@@ -195,6 +221,23 @@ class Computing:
                 self._queue(triple)
             elif triple[0] not in reached:
                 self._queue(triple, is_again=True)
+
+    def _trust(self, worker: str, came: Sequence[Receipt]) -> None:
+        """Tell who is to blame for earlier errors, now that some of their work items are finished elsewhere."""
+        finished = [receipt.position for receipt in came if receipt.error is None]
+        for culprit, why in self.trust.succeeded(worker, finished).items():
+            text = bad_worker(culprit, why)
+            logger.warning("%s", text)
+            self._report.note(text)
+
+    def _is_doubtful(self, worker: str, receipt: Receipt) -> bool:
+        """Whether an error may be the worker's own: then its work item goes to another one first."""
+        error = receipt.error
+        if isinstance(error, CoffeaDiracError) or not self.trust.is_doubtful(worker, receipt.position):
+            self.trust.failed(receipt.position)
+            return False
+        self.trust.doubt(worker, receipt.position, doubtful_error(self._plan.items[receipt.position], receipt))
+        return True
 
     def _queue(self, triple: Triple, *, is_again: bool = False) -> None:
         """Let a work item wait, with others that need the same."""
@@ -295,7 +338,7 @@ class Computing:
         """Enter what the bundles in flight have kept so far: the run is about to end without them."""
         for bundle in list(self._flying):
             self._enter_finished(bundle)
-            self._flying.discard(bundle)
+            del self._flying[bundle]
 
     def _enter_finished(self, bundle: Bundle) -> dict[int, Receipt]:
         done = self._finished(bundle)

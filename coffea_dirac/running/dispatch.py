@@ -1,16 +1,15 @@
 """(free slots, pending work) -> assignments: pure functions that say which work items go together and when.
 
-A bundle is a run of neighbouring work items of one file.  While the cost of an item is unknown bundles hold one item;
-then they hold about `BUNDLE_SECONDS` of work, and less towards the end so that all slots finish together, but not
-less than `LEAST_SECONDS`.
+A bundle is a run of neighbouring work items of one file, and goes to a site that holds the file while that has room.
+While the cost of an item is unknown bundles hold one item; then they hold about `BUNDLE_SECONDS` of work, and less
+towards the end so that all slots finish together, but not less than `LEAST_SECONDS`.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass
 from typing import Any
 
 BUNDLE_SECONDS = 15.0
@@ -19,66 +18,130 @@ LEAST_SECONDS = 0.2
 WINDOW = 2
 
 
-@dataclass
+Triple = tuple[int, Any, str]
+"""Position, work item, key."""
+Sites = frozenset[str]
+NOWHERE: Sites = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Room for one more call.
+
+    Parameters
+    ----------
+    slots : int
+        Threads that work on this run; 0: there are none for such calls, and none will come.
+    is_idle : bool
+        Whether nothing is in flight: a work item that is suspected of killing workers goes out only then.
+    resources : Resources
+        What the workers have for it.
+    site : str
+        Where they are.
+    is_free : bool
+        Whether one of their threads has nothing to do: otherwise the call will wait there.
+    staffed : frozenset of str
+        The sites that have workers at all.
+    has_peers : bool
+        Whether there are workers on several nodes: a call that takes too long on one may be faster on another.
+    """
+
+    slots: int
+    is_idle: bool = False
+    resources: tuple[tuple[str, float], ...] = ()
+    site: str = ""
+    is_free: bool = True
+    staffed: Sites = NOWHERE
+    has_peers: bool = False
+
+
 class Pending:
     """Work items that wait, in fileset order, as runs of one file each; `singles` come last, one by one.
 
+    Parameters
+    ----------
+    items : iterable of (position, item, key)
+        They wait from the beginning.
+    file_of : callable
+        Names the file of an item.
+    sites_of : callable
+        Says at which sites the file of an item lies; nowhere in particular by default.
+
     Examples
     --------
-    >>> pending = Pending.of([(0, "a", "k0"), (1, "a", "k1"), (2, "b", "k2")], file_of=lambda item: item)
-    >>> [len(pending.take(slots=1, seconds_per_item=1.0)) for _ in range(2)], len(pending)
+    >>> pending = Pending([(0, "a", "k0"), (1, "a", "k1"), (2, "b", "k2")], file_of=lambda item: item)
+    >>> [len(pending.take(Offer(1), seconds_per_item=1.0)) for _ in range(2)], len(pending)
     ([1, 1], 1)
     """
 
-    runs: deque[deque[tuple[int, Any, str]]] = field(default_factory=deque)
-    singles: deque[tuple[int, Any, str]] = field(default_factory=deque)
-    _n_in_runs: int = 0
-
-    @classmethod
-    def of(cls, items: Iterable[tuple[int, Any, str]], *, file_of: Any) -> Pending:
-        """Return pending work from (position, item, key) triples; `file_of` names the file of an item."""
-        runs = deque(deque(run) for _, run in groupby(items, key=lambda triple: file_of(triple[1])))
-        return cls(runs, _n_in_runs=sum(map(len, runs)))
+    def __init__(
+        self,
+        items: Iterable[Triple] = (),
+        *,
+        file_of: Callable[[Any], Any] = lambda item: (item.dataset, item.filename),
+        sites_of: Callable[[Any], Sites] = lambda item: NOWHERE,
+    ) -> None:
+        self._file_of, self._sites_of = file_of, sites_of
+        self._runs: dict[Sites, deque[deque[Triple]]] = {}
+        self._singles: deque[Triple] = deque()
+        self._last: deque[Triple] | None = None
+        self._n_in_runs = 0
+        for triple in items:
+            self.join(triple)
 
     def __len__(self) -> int:
-        return self._n_in_runs + len(self.singles)
+        return self._n_in_runs + len(self._singles)
 
-    def add(self, triple: tuple[int, Any, str]) -> None:
+    def add(self, triple: Triple) -> None:
         """Put one work item behind all others, in a bundle of its own."""
-        self.singles.append(triple)
+        self._singles.append(triple)
 
-    def join(self, triple: tuple[int, Any, str], *, file_of: Callable[[Any], Any]) -> None:
+    def join(self, triple: Triple) -> None:
         """Put one work item with those of the same file, if they came just before."""
-        if self.runs and file_of(self.runs[-1][-1][1]) == file_of(triple[1]):
-            self.runs[-1].append(triple)
+        if self._last and self._file_of(self._last[-1][1]) == self._file_of(triple[1]):
+            self._last.append(triple)
         else:
-            self.runs.append(deque([triple]))
+            self._last = deque([triple])
+            self._runs.setdefault(self._sites_of(triple[1]), deque()).append(self._last)
         self._n_in_runs += 1
 
-    def take(
-        self, *, slots: int, seconds_per_item: float | None, at_most: int | None = None
-    ) -> list[tuple[int, Any, str]]:
-        """Remove and return the next bundle.
+    def take(self, offer: Offer, *, seconds_per_item: float | None, at_most: int | None = None) -> list[Triple]:
+        """Remove and return the next bundle for the workers of a site; nothing if what is left is not for them yet.
+
+        They get what lies at their site, then what lies at no site that has workers.  What lies at another site that
+        has workers they get only when one of them has nothing else to do: those there are busy then.
 
         Parameters
         ----------
-        slots : int
-            Threads that work on this run.
+        offer : Offer
+            Who asks.
         seconds_per_item : float or None
             Seconds a work item takes, None while that is unknown.
         at_most : int, optional
             How many work items a bundle may hold.
         """
-        if not self.runs:
-            return [self.singles.popleft()]
-        run = self.runs[0]
-        n = min(len(run), bundle_size(self._n_in_runs, slots=slots, seconds_per_item=seconds_per_item))
+        sites = self._choose(offer)
+        if sites is None:
+            return [self._singles.popleft()] if self._singles and not self._n_in_runs else []
+        run = self._runs[sites][0]
+        n = min(len(run), bundle_size(self._n_in_runs, slots=offer.slots, seconds_per_item=seconds_per_item))
         n = n if at_most is None else max(1, min(n, at_most))
         bundle = [run.popleft() for _ in range(n)]
         if not run:
-            self.runs.popleft()
+            self._runs[sites].popleft()
+            if not self._runs[sites]:
+                del self._runs[sites]
         self._n_in_runs -= n
         return bundle
+
+    def _choose(self, offer: Offer) -> Sites | None:
+        """Return from where to take: of the best kind there is, what comes first in the fileset."""
+
+        def kind(sites: Sites) -> int:
+            return 0 if offer.site in sites else 1 if sites.isdisjoint(offer.staffed) else 2
+
+        fitting = [sites for sites in self._runs if offer.is_free or kind(sites) < 2]
+        return min(fitting, key=lambda sites: (kind(sites), self._runs[sites][0][0][0]), default=None)
 
 
 def bundle_size(pending: int, *, slots: int, seconds_per_item: float | None) -> int:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from coffea_dirac.interfaces import Outcome, Row
-from coffea_dirac.running.dispatch import Pending
+from coffea_dirac.running.dispatch import Offer, Pending, Triple
 from coffea_dirac.stages.resources import ORDINARY, Grant, Resources, resources_of
 
-Triple = tuple[int, Any, str]
 # Each time a stage is done; what is sent about more often has a store that loses its records.
 MOST_STOPS = 8
 
@@ -45,7 +44,7 @@ class Lanes:
     >>> lanes.stopped(7, Grant(gpu, is_whole=False), why="score {'GPU': 1}")
     >>> lanes.add((7, "item", "key"))
     True
-    >>> lanes.waiting(), [triple for triple in lanes.take(gpu, slots=1, seconds_per_item=None)]
+    >>> lanes.waiting(), lanes.take(Offer(1, resources=gpu), seconds_per_item=None)
     ([(('GPU', 1),)], [(7, 'item', 'key')])
     """
 
@@ -110,23 +109,23 @@ class Lanes:
         if is_again:
             pending.add(triple)
         else:
-            pending.join(triple, file_of=lambda item: (item.dataset, item.filename))
+            pending.join(triple)
         return True
 
     def waiting(self) -> list[Resources]:
         """Return the resources that work items wait for."""
         return list(dict.fromkeys(grant.resources for grant, pending in self._pending.items() if pending))
 
-    def take(self, resources: Resources, *, slots: int, seconds_per_item: float | None) -> list[Triple]:
-        """Remove and return work items that go together to a worker with `resources`; none if none waits."""
+    def take(self, offer: Offer, *, seconds_per_item: float | None) -> list[Triple]:
+        """Remove and return work items that go together to a worker with what is offered; none if none waits."""
         for grant, pending in self._pending.items():
-            if pending and grant.resources == resources:
-                return pending.take(slots=slots, seconds_per_item=seconds_per_item)
+            if pending and grant.resources == offer.resources:
+                return pending.take(offer, seconds_per_item=seconds_per_item)
         return []
 
     def take_all(self, resources: Resources) -> list[Triple]:
         """Remove and return all work items that wait for `resources`."""
         found: list[Triple] = []
-        while taken := self.take(resources, slots=1, seconds_per_item=None):
+        while taken := self.take(Offer(1, resources=resources), seconds_per_item=None):
             found += taken
         return found

@@ -15,9 +15,9 @@ from coffea_dirac.interfaces import Discovered, Outcome, Row
 from coffea_dirac.ledger import Found, Ledger, metrics_of
 from coffea_dirac.merge import Leaf, Node, Place, leaves_of, tree
 from coffea_dirac.report import Report
+from coffea_dirac.running.call import Call, Lost
 from coffea_dirac.running.messages import merge_error
 from coffea_dirac.running.plan import Plan, leaves
-from coffea_dirac.running.workers import Call, Lost
 from coffea_dirac.stages.rows import full_key
 from coffea_dirac.worker.fold import MergeReceipt, add, merge_group, run_merge
 from coffea_dirac.worker.task import Task, pack_task

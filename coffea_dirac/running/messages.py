@@ -17,7 +17,7 @@ from coffea_dirac.redact import without_secrets
 
 if TYPE_CHECKING:
     from coffea_dirac.calls import ProcessingCall
-    from coffea_dirac.running.workers import Lost
+    from coffea_dirac.running.call import Lost
     from coffea_dirac.stages.resources import Resources
     from coffea_dirac.worker.work import Receipt
 
@@ -73,6 +73,21 @@ def processing_errors(errors: Sequence[CoffeaDiracError], partial_output: Any) -
     found.partial_output = partial_output
     found.__cause__ = errors[0]
     return found
+
+
+def doubtful_error(item: Any, receipt: Receipt) -> str:
+    """Return what went wrong with a work item at a worker that may be to blame for it."""
+    assert receipt.error is not None, "asked for a failed item only"
+    cause = _origin(receipt.error)
+    at = f" at {receipt.site}" if receipt.site else ""
+    return without_secrets(f"{_place(item)} failed{at} with {type(cause).__name__}: {_first(cause)}")
+
+
+def bad_worker(worker: str, why: str) -> str:
+    """Return what is told of a worker that gets no more work."""
+    return (
+        f"the worker {worker} gets no more work: {why}, and succeeded at another worker. Probably its node is broken."
+    )
 
 
 def worker_error(item: Any, call: ProcessingCall, deaths: int, lost: Lost) -> ProcessingError:

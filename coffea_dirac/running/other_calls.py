@@ -15,12 +15,12 @@ from coffea_dirac.inputs.lake import logical_file
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.report import Skipped
 from coffea_dirac.running.blame import DEATHS
+from coffea_dirac.running.call import Call as WorkerCall
+from coffea_dirac.running.call import Lost, Source
+from coffea_dirac.running.dispatch import Offer
 from coffea_dirac.running.messages import read_error
 from coffea_dirac.running.plan import Run
 from coffea_dirac.running.progress import progress
-from coffea_dirac.running.workers import Call as WorkerCall
-from coffea_dirac.running.workers import Lost
-from coffea_dirac.stages.resources import Resources
 from coffea_dirac.worker.failures import attempt, innermost
 
 _THREADS = 8
@@ -101,10 +101,10 @@ def _at_workers(
     """Yield (position, result, error) as they come; an item under which workers die again and again is an error."""
     waiting, deaths = deque(enumerate(items)), Counter[int]()
 
-    def next_call(_slots: int, _is_idle: bool, _resources: Resources) -> WorkerCall | None:
+    def next_call(_: Offer) -> WorkerCall | None:
         return WorkerCall(attempt, waiting.popleft()) if waiting else None
 
-    for call, came in run.workers.each((function, run.io_retries), next_call):
+    for call, came, _ in run.workers.each((function, run.io_retries), Source(next_call)):
         if not isinstance(came, Lost):
             yield came
             continue

@@ -10,10 +10,11 @@ from coffea_dirac import codecs, packs
 from coffea_dirac.errors import StoreError
 from coffea_dirac.interfaces import Row
 from coffea_dirac.report import Report
+from coffea_dirac.running.call import Call, Lost, Source
+from coffea_dirac.running.dispatch import Offer
 from coffea_dirac.running.messages import processing_error
 from coffea_dirac.running.plan import Plan, Run
-from coffea_dirac.running.workers import Call, Lost
-from coffea_dirac.stages.resources import ORDINARY, Blocked, Resources
+from coffea_dirac.stages.resources import ORDINARY, Blocked
 from coffea_dirac.stages.verifying import Verification, shown
 from coffea_dirac.worker.failures import told, user_line, with_retries
 from coffea_dirac.worker.reading import Reader
@@ -48,10 +49,10 @@ def recheck(run: Run, plan: Plan, task: Task, blob: bytes, report: Report) -> No
         return
     at_most = len(due)
 
-    def next_call(slots: int, is_idle: bool, resources: Resources) -> Call | None:
+    def next_call(_: Offer) -> Call | None:
         return Call(verify_item, (due[-1].position, due[-1].item, due[-1].row), due.pop()) if due else None
 
-    for call, came in run.workers.each(blob, next_call, at_most=at_most):
+    for call, came, _ in run.workers.each(blob, Source(next_call), at_most=at_most):
         one: _Due = call.about
         if isinstance(came, Lost):
             _lost(one, due, report)

@@ -21,14 +21,14 @@ from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.files import read_files
 from coffea_dirac.interrupts import deferred_interrupt
 from coffea_dirac.report import DatasetReport, Report, Skipped
+from coffea_dirac.running.call import Call, Source
 from coffea_dirac.running.computing import Bundle, Computing
+from coffea_dirac.running.dispatch import Offer
 from coffea_dirac.running.merging import Merging
 from coffea_dirac.running.messages import processing_errors, resume_line
 from coffea_dirac.running.plan import Plan, Run, make_plan, stage_name
 from coffea_dirac.running.progress import progress
 from coffea_dirac.running.rechecking import recheck
-from coffea_dirac.running.workers import Call
-from coffea_dirac.stages.resources import Resources
 from coffea_dirac.stages.verifying import NEVER
 from coffea_dirac.worker.task import Task, reading_of, schema_settings, stage_options
 
@@ -122,17 +122,17 @@ class Processing:
         raise StoreError(f"records of {self.run.cache!r} got lost {ROUNDS} times while they were merged")
 
     def _work_at_workers(self, computing: Computing, merging: Merging, *, at_most: int) -> None:
-        def next_call(slots: int, is_idle: bool, resources: Resources) -> Call | None:
-            merge = None if resources else merging.next_call(is_last=computing.is_last)
-            return merge or computing.next_call(slots, is_idle, resources)
+        def next_call(offer: Offer) -> Call | None:
+            merge = None if offer.resources else merging.next_call(is_last=computing.is_last)
+            return merge or computing.next_call(offer)
 
+        source = Source(next_call, computing.lanes.kinds, computing.waiting_for, computing.trust.distrusted)
         # Closed at once, also after an error: what is in flight is cancelled then.
-        lanes = computing.lanes.kinds, computing.waiting_for
-        with closing(self.run.workers.each(merging.blob, next_call, at_most=at_most, lanes=lanes)) as arrivals:
-            for call, came in arrivals:
+        with closing(self.run.workers.each(merging.blob, source, at_most=at_most)) as arrivals:
+            for call, came, worker in arrivals:
                 with deferred_interrupt():
                     if isinstance(call.about, Bundle):
-                        computing.take_in(call, came)
+                        computing.take_in(call, came, worker)
                     else:
                         computing.add(merging.take_in(call, came))
 

@@ -37,8 +37,13 @@ def opened(data: bytes) -> tuple[Any, ...]:
     return values
 
 
-def run_sealed(shared: tuple[Any, ...], call: bytes) -> Any:
+def run_sealed(shared: tuple[Any, ...], call: bytes) -> tuple[str, Any]:
     """Run a sealed (function, arguments) as a dask task that can see whether its result is still wanted.
+
+    Returns
+    -------
+    (str, object)
+        The address of this worker, and what the function returned.
 
     Parameters
     ----------
@@ -56,4 +61,4 @@ def run_sealed(shared: tuple[Any, ...], call: bytes) -> Any:
 
     function, arguments = opened(call)
     with let(is_wanted, wanted):
-        return function(*shared, *arguments)
+        return worker.address, function(*shared, *arguments)

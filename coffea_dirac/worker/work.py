@@ -221,7 +221,7 @@ def _process(task: Task, shelf: _Shelf, reader: Reader, position: int, item: Any
         if skip and any(isinstance(e, task.call.skipbadfiles) for e in chain(error)):
             return Receipt(position, skipped=f"{type(innermost(error)).__name__}: {innermost(error)}", **done)
         where = user_line(error)
-        return Receipt(position, error=told(error, inline=task.inline), where=where, **done)
+        return Receipt(position, error=told(error, inline=task.inline), where=where, site=_site(), **done)
     seconds = time.perf_counter() - started
     receipt = _receipt(task, shelf, position, item, key, result["out"], work.window, seconds, result["metrics"])
     return replace(receipt, **work.told())
@@ -357,6 +357,11 @@ class Item:
 _NEEDS_DATA = object()
 
 
+def _site() -> str:
+    """Return where this is by DIRAC's name, if it has one."""
+    return os.environ.get("DIRACSITE", "")
+
+
 def _facts(item: Any) -> dict[str, Json]:
     return {
         "dataset": item.dataset,
@@ -392,8 +397,7 @@ def _receipt(
     metrics: dict[str, Any],
 ) -> Receipt:
     inputs, written, problem = _all_inputs(task, window)
-    # By DIRAC's name, where there is one.
-    site = os.environ.get("DIRACSITE", "")
+    site = _site()
     common: dict[str, Any] = {"seconds": seconds, "metrics": metrics, "written": written, "site": site}
     try:
         payload = codecs.encode(out)

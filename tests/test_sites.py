@@ -1,0 +1,196 @@
+"""A run over several sites: files are read where they lie, slow workers are helped, bad ones get nothing more."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from coffea import processor
+from coffea.nanoevents import NanoAODSchema
+from scenario import write_nano
+
+from coffea_dirac import DiracCluster, DiracExecutor, resolve
+from coffea_dirac.dirac.local import LocalJobs
+from coffea_dirac.errors import ProcessingError
+from coffea_dirac.interfaces import Job, JobFacts
+from coffea_dirac.testing_jobs import wait_until
+
+pytestmark = pytest.mark.core
+
+UK, IT, FR = "LCG.UKI-A.uk", "LCG.CNAF.it", "LCG.CC-LYON.fr"
+AT_A_SITE = """
+import os, runpy, sys
+os.environ["DIRACSITE"] = {site!r}
+runpy.run_module("coffea_dirac.dirac.start_worker", run_name="__main__", alter_sys=True)
+"""
+ANALYSIS = """
+import os, time
+import awkward as ak
+from coffea import processor
+
+
+def said(text):
+    with open("FOLDER/ran.txt", "a") as f:
+        f.write(text + "\\n")
+
+
+class Analysis(processor.ProcessorABC):
+    def process(self, events):
+        site, name = os.environ["DIRACSITE"], events.metadata["filename"].rpartition("/")[2]
+        said(f"{site} {name}:{events.metadata['entrystart']}")
+        BODY
+        return {"n": len(events), "sum": float(ak.sum(events.Jet.pt))}
+
+    def postprocess(self, accumulator):
+        return accumulator
+"""
+
+
+class JobsAtSites(LocalJobs):
+    """Processes of this machine, each of which takes itself to be at the site that its job names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sites: dict[str, str] = {}
+
+    def submit(self, jobs: Sequence[Job]) -> Sequence[str]:
+        sites = [job.sites[0] for job in jobs]
+        code = [AT_A_SITE.format(site=site) for site in sites]
+        ids = super().submit(
+            [replace(job, arguments=("-c", text, job.arguments[-1])) for job, text in zip(jobs, code, strict=True)]
+        )
+        self._sites.update(zip(ids, sites, strict=True))
+        return ids
+
+    def describe(self, ids: Sequence[str]) -> Mapping[str, JobFacts]:
+        return {job: replace(facts, site=self._sites[job]) for job, facts in super().describe(ids).items()}
+
+
+class Scene:
+    """Files of `ENTRIES` entries, and an analysis whose `body` tests fill in."""
+
+    def __init__(self, folder: Path, start: Callable[..., DiracCluster]) -> None:
+        self.folder, self._start = folder, start
+        self.module = f"analysis_{folder.name}"
+
+    def files(self, **sites: str) -> dict[str, Any]:
+        """Return a fileset of logical files, each at one RSE, and write them."""
+        listing: dict[str, Any] = {}
+        for seed, (name, rse) in enumerate(sites.items()):
+            path = self.folder / f"{name}.root"
+            write_nano(path, seed=seed, events=ENTRIES)
+            listing[f"mc:{name}.root"] = {"replicas": {rse: f"file://{path}"}}
+        near = {UK: "UK", IT: "IT", FR: "FR"}
+        return dict(resolve({"all": "mc:all"}, catalog={"mc:all": listing}, sites=near))
+
+    def run(self, fileset: Any, sites: Mapping[str, int], body: str = "pass", **options: Any) -> tuple[Any, Any]:
+        """Return (output, executor) of a run with workers at these sites, all of them up."""
+        text = ANALYSIS.replace("FOLDER", str(self.folder)).replace("BODY", body.replace("\n", "\n        "))
+        (self.folder / f"{self.module}.py").write_text(text)
+        sys.modules.pop(self.module, None)
+        cluster = self._start(sites)
+        cluster.wait_for(sum(sites.values()), timeout=120)
+        executor = DiracExecutor(**{"cache": None, "cluster": cluster, "status": False, **options})
+        run = processor.Runner(executor=executor, chunksize=CHUNK, schema=NanoAODSchema, metadata_cache={})
+        self.cluster = cluster
+        return run(fileset, __import__(self.module).Analysis(), treename="Events"), executor
+
+    @property
+    def ran(self) -> list[list[str]]:
+        """[site, file:entry] of each time that ``process`` ran."""
+        path = self.folder / "ran.txt"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+ENTRIES, CHUNK = 200, 10
+ITEMS = ENTRIES // CHUNK
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(NanoAODSchema, "warn_missing_crossrefs", False)
+    clusters: list[DiracCluster] = []
+
+    def start(sites: Mapping[str, int]) -> DiracCluster:
+        clusters.append(DiracCluster(sum(sites.values()), sites=sites, service=JobsAtSites()))
+        return clusters[-1]
+
+    yield Scene(tmp_path, start)
+    for cluster in clusters:
+        cluster.close()
+
+
+def test_work_items_run_where_their_file_lies(scene: Scene) -> None:
+    fileset = scene.files(one="UK", two="IT", three="UK", four="IT")
+    out, _ = scene.run(fileset, {UK: 1, IT: 1}, "time.sleep(0.02)")
+    home = {"mc:one.root": UK, "mc:two.root": IT, "mc:three.root": UK, "mc:four.root": IT}
+    at_home = Counter(home[place.rpartition(":")[0]] == site for site, place in scene.ran)
+    assert at_home.total() == 4 * ITEMS
+    assert at_home[True] >= 0.9 * 4 * ITEMS
+    assert out["n"] == 4 * ENTRIES
+
+
+def test_a_site_without_workers_is_not_waited_for(scene: Scene) -> None:
+    out, _ = scene.run(scene.files(one="UK", two="FR"), {UK: 1})
+    assert out["n"] == 2 * ENTRIES
+    assert {site for site, _ in scene.ran} == {UK}
+
+
+def test_what_a_slow_worker_has_is_done_by_another_one_that_has_nothing_to_do(scene: Scene) -> None:
+    slow = f"time.sleep(60 if site == {IT!r} else 0.1)"
+    started = time.monotonic()
+    out, executor = scene.run(scene.files(one="UK", two="UK"), {UK: 1, IT: 1}, slow)
+    assert out["n"] == 2 * ENTRIES
+    assert time.monotonic() - started < 60
+    ran = Counter(place for _, place in scene.ran)
+    assert len(ran) == 2 * ITEMS
+    again = {place for place, n in ran.items() if n > 1}
+    assert 1 <= len(again) <= 2
+    assert {place for site, place in scene.ran if site == IT} == again
+    # Each counts once.
+    assert executor.report.counts["computed"] == 2 * ITEMS
+    assert executor.report.complete
+
+
+BROKEN = f"if site == {IT!r}: raise RuntimeError('no space left on scratch disk')"
+
+
+def test_a_worker_that_fails_at_everything_wastes_three_work_items_at_most_and_is_replaced(scene: Scene) -> None:
+    out, executor = scene.run(scene.files(one="UK", two="UK"), {UK: 2, IT: 1}, BROKEN)
+    assert out["n"] == 2 * ENTRIES
+    wasted = [place for site, place in scene.ran if site == IT]
+    assert 1 <= len(wasted) <= 3
+    (told,) = [text for text in executor.report.notes if "gets no more work" in text]
+    assert "no space left on scratch disk" in told
+    assert IT in told
+    wait_until(lambda: "worker-2" not in scene.cluster.workers, timeout_s=30, what="the bad worker is replaced")
+
+
+def test_an_error_of_the_analysis_is_told_as_one_also_with_several_sites(scene: Scene) -> None:
+    body = "if events.metadata['entrystart'] == 50: raise ValueError('my own mistake')"
+    with pytest.raises(ProcessingError, match="my own mistake"):
+        scene.run(scene.files(one="UK"), {UK: 1, IT: 1}, body)
+    failed = [place for _, place in scene.ran if place.endswith(":50")]
+    assert 1 <= len(failed) <= 2
+
+
+def test_an_error_at_every_worker_ends_the_run_and_blames_none(scene: Scene) -> None:
+    with pytest.raises(ProcessingError, match="always"):
+        scene.run(scene.files(one="UK"), {UK: 1, IT: 1}, "raise ValueError('always')")
+    assert len(scene.ran) <= 5
+
+
+def test_with_errors_collected_a_bad_worker_costs_no_work_item(scene: Scene) -> None:
+    body = BROKEN + "\nif events.metadata['entrystart'] == 50: raise ValueError('my own mistake')"
+    with pytest.raises(ProcessingError, match="my own mistake") as raised:
+        scene.run(scene.files(one="UK"), {UK: 1, IT: 1}, body, errors="collect")
+    assert raised.value.partial_output["n"] == ENTRIES - CHUNK
+    assert "scratch disk" not in str(raised.value)
