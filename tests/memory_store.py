@@ -1,4 +1,4 @@
-"""What tests of packs share: a store in a dict that counts what it is asked, a key, a pack."""
+"""What tests of packs share: stores that count what they are asked, in a dict and in a folder, a key, a pack."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from coffea_dirac.errors import StoreError
 from coffea_dirac.interfaces import Blob, Record, Row, Store
 from coffea_dirac.packs import PackWriter
+from coffea_dirac.stores import LocalStore
 
 
 class MemoryStore:
@@ -35,6 +36,23 @@ class MemoryStore:
 
     def delete(self, name: str) -> None:
         self.blobs.pop(name, None)
+
+
+class CountedStore(LocalStore):
+    """A store in a folder that notes what it is asked, also by other processes."""
+
+    def _note(self, verb: str) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".calls").open("a") as file:
+            file.write(f"{verb}\n")
+
+    def calls(self) -> list[str]:
+        """Return the verbs so far."""
+        return (self.path / ".calls").read_text().split()
+
+    def list(self, prefix: str = "") -> list[Blob]:  # type: ignore[valid-type]
+        self._note("list")
+        return super().list(prefix)
 
 
 def key(i: int | str) -> str:

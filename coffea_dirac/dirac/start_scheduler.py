@@ -31,6 +31,8 @@ PREFIX = "coffea_dirac-"
 """How the keys of our own runs begin."""
 MEMORY_TOPIC = "coffea_dirac-memory"
 """Where a worker says that it ends because it uses too much memory."""
+ATTEMPT = "coffea_dirac_attempt"
+"""The annotation by which a worker knows whether a task of ours is sent for the ``first`` time or ``again``."""
 
 
 def is_bundle(key: Any) -> bool:
@@ -48,15 +50,23 @@ def add_teller(dask_scheduler: Any) -> None:
     """Let the first death of a worker under a task of ours be told, not made good in silence.
 
     Our runs count deaths by work item, and send what was lost again themselves (`coffea_dirac.running.blame`).  Other
-    tasks on the same cluster keep the failures that the scheduler allows.
+    tasks on the same cluster keep the failures that the scheduler allows.  What the scheduler does send again (the
+    result got lost, the worker was retired) says so: then the store has what the first attempt kept.
     """
     from distributed.diagnostics.plugin import SchedulerPlugin
 
     class TellDeaths(SchedulerPlugin):  # type: ignore[misc]
         def update_graph(self, scheduler: Any, *, tasks: Iterable[Any], **_: Any) -> None:
             for key in filter(is_bundle, tasks):
+                task = scheduler.tasks[key]
                 # As if it had used up its allowed failures already.
-                scheduler.tasks[key].suspicious = scheduler.allowed_failures
+                task.suspicious = scheduler.allowed_failures
+                task.annotations = {**(task.annotations or {}), ATTEMPT: "first"}
+
+        def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
+            if start in ("processing", "memory") and finish in ("released", "waiting") and is_bundle(key):
+                if task := dask_scheduler.tasks.get(key):
+                    task.annotations = {**(task.annotations or {}), ATTEMPT: "again"}
 
     dask_scheduler.add_plugin(TellDeaths(), name=f"{PREFIX}tell-deaths", idempotent=True)
 

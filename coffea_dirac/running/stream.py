@@ -121,7 +121,7 @@ class Stream:
                     if call is None or not self._fly(call, room.site):
                         break
 
-    def _fly(self, call: Call, site: str = "") -> bool:
+    def _fly(self, call: Call, site: str = "", *, is_resent: bool = False) -> bool:
         """Send a call to the workers of a site, or to any if there are none there; return whether it went."""
         bound = self._rooms.bound(call.resources)
         if bound:
@@ -135,6 +135,7 @@ class Stream:
             run_sealed,
             self._shared,
             sealed(call.function, call.arguments),
+            is_resent=is_resent or call.copy_of is not None,
             key=f"{self._name}-{self._n}",
             pure=False,
             priority=-self._n,
@@ -227,7 +228,7 @@ class Stream:
             )
         self._n += 1
         self._shared = self._send(self._value)
-        self._fly(flight.call, flight.site)
+        self._fly(flight.call, flight.site, is_resent=True)
 
     # ---------------------------------------------------------------- the workers
 
@@ -249,7 +250,7 @@ class Stream:
             if not flight.future.done():
                 # All workers it was meant for have gone, and others would not get it.
                 self._land(flight.future)
-                self._fly(flight.call)
+                self._fly(flight.call, is_resent=True)
                 self._client.cancel(flight.future)
         self._look_at_fitting(now)
         if any(worker["nthreads"] for worker in workers.values()):

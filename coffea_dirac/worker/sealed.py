@@ -14,9 +14,12 @@ from typing import Any
 import cloudpickle
 
 from coffea_dirac.context import let
+from coffea_dirac.dirac.start_scheduler import ATTEMPT
 
 is_wanted: ContextVar[Callable[[], bool]] = ContextVar("coffea_dirac_is_wanted", default=lambda: True)
 """Tells a bundle between two work items whether somebody still waits for it."""
+may_be_again: ContextVar[bool] = ContextVar("coffea_dirac_may_be_again", default=False)
+"""Tells a bundle whether it may have been at a worker before: then the store may have a part of it."""
 
 
 def sealed(*values: Any) -> bytes:
@@ -37,7 +40,7 @@ def opened(data: bytes) -> tuple[Any, ...]:
     return values
 
 
-def run_sealed(shared: tuple[Any, ...], call: bytes) -> tuple[str, Any]:
+def run_sealed(shared: tuple[Any, ...], call: bytes, *, is_resent: bool = False) -> tuple[str, Any]:
     """Run a sealed (function, arguments) as a dask task that can see whether its result is still wanted.
 
     Returns
@@ -49,6 +52,8 @@ def run_sealed(shared: tuple[Any, ...], call: bytes) -> tuple[str, Any]:
     ----------
     shared : tuple
         The first argument of the function, alone in a tuple.
+    is_resent : bool
+        The submitter has sent the same call before.
     """
     from distributed import get_worker
     from distributed.worker import thread_state
@@ -59,6 +64,9 @@ def run_sealed(shared: tuple[Any, ...], call: bytes) -> tuple[str, Any]:
         task = worker.state.tasks.get(key)
         return task is not None and task.state != "cancelled"
 
+    task = worker.state.tasks.get(key)
+    # A scheduler without our plug-in does not say that it is the first time.
+    is_first = task is not None and (task.annotations or {}).get(ATTEMPT) == "first"
     function, arguments = opened(call)
-    with let(is_wanted, wanted):
+    with let(is_wanted, wanted), let(may_be_again, is_resent or not is_first):
         return worker.address, function(*shared, *arguments)

@@ -31,7 +31,7 @@ from coffea_dirac.stages.staged import ItemPlace, StagedProcessor, source_identi
 from coffea_dirac.stores import copies_of
 from coffea_dirac.worker.failures import innermost, told, user_line, with_retries
 from coffea_dirac.worker.reading import Opened, Reader, checked, is_known
-from coffea_dirac.worker.sealed import is_wanted
+from coffea_dirac.worker.sealed import is_wanted, may_be_again
 from coffea_dirac.worker.task import TASKS, Task
 
 
@@ -111,7 +111,7 @@ class _Shelf:
         self.grant = grant
         index = functools.partial(index_of, task) if task.store is not None else None
         self.keeper = Keeper(task.store, task.session, name, index)
-        if task.store is not None and task.session:
+        if task.store is not None and task.session and may_be_again.get():
             try:
                 self.keeper.note(packs.bundle_rows(task.store, task.session, name))
             except StoreError as error:
