@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -15,8 +16,8 @@ _HEADER = re.compile(r"\b(Bearer|Basic) +(?!\.\.\.)[A-Za-z0-9._~+/=-]+")
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _SECRETS = "password passwd passphrase secret secrets token tokens authorization credential credentials cookie cookies"
 _SECRET_WORDS = frozenset((*_SECRETS.split(), "apikey"))
-# Quick, and never wrong when it finds nothing.
-_MAYBE = re.compile("passw|passphrase|secret|token|authorization|credential|cookie|key", re.IGNORECASE)
+# One of these is in every name of a secret.
+_HINTS = ("passw", "passphrase", "secret", "token", "authorization", "credential", "cookie", "key")
 _KEYS = frozenset(("api", "private", "access"))
 _LITERAL = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -42,6 +43,7 @@ def _cut(match: re.Match[str]) -> str:
     return "..." + (":" if match[0].endswith(":") else "")
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def is_secret_name(name: str) -> bool:
     """Say whether a variable, attribute or key of this name holds what nobody else shall read.
 
@@ -50,8 +52,16 @@ def is_secret_name(name: str) -> bool:
     >>> [is_secret_name(name) for name in ("API_KEY", "accessToken", "password2", "tokenizer", "key")]
     [True, True, True, False, False]
     """
+    if not _may_name_secret(name):
+        return False
     words = [word.lower() for word in _WORD.findall(name)]
     return not _SECRET_WORDS.isdisjoint(words) or ("key" in words and not _KEYS.isdisjoint(words))
+
+
+def _may_name_secret(text: str) -> bool:
+    """Whether there can be the name of a secret in a text; quick, and never wrong when it finds nothing."""
+    lower = text.lower()
+    return any(hint in lower for hint in _HINTS)
 
 
 def tree_without_secrets(tree: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -92,7 +102,9 @@ def tree_without_secrets(tree: Mapping[str, Any], environment: Mapping[str, str]
             return value
         if everywhere is not None:
             value = everywhere.sub(lambda found: spellings[found[0]], value)
-        value = _HEADER.sub(r"\1 ...", without_secrets(value))
+        value = without_secrets(value)
+        if "Bearer" in value or "Basic" in value:
+            value = _HEADER.sub(r"\1 ...", value)
         if is_secret or _has_secret_name(value):
             value = _LITERAL.sub(_hidden_literal, value)
         return value
@@ -102,7 +114,7 @@ def tree_without_secrets(tree: Mapping[str, Any], environment: Mapping[str, str]
 
 
 def _has_secret_name(text: str) -> bool:
-    return _MAYBE.search(text) is not None and any(map(is_secret_name, _NAME.findall(text)))
+    return _may_name_secret(text) and any(map(is_secret_name, _NAME.findall(text)))
 
 
 def _is_secret_key(encoded: str) -> bool:

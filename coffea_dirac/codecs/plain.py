@@ -87,13 +87,17 @@ def read_sequence(decoder: Decoder, nodes: Sequence[Any]) -> list[Any]:
     return [decoder.value(node) for node in nodes]
 
 
-WRITERS: Mapping[type, Writer] = {
+SIMPLE: Mapping[type, Writer] = {
     type(None): _write_itself,
     bool: _write_itself,
     int: _write_int,
     float: _write_float,
-    complex: _write_complex,
     str: _write_str,
+}
+"""How values are written that contain no others and can always be written."""
+WRITERS: Mapping[type, Writer] = {
+    **SIMPLE,
+    complex: _write_complex,
     bytes: _write_bytes,
     bytearray: _write_bytes,
     list: _write_sequence,

@@ -168,6 +168,8 @@ class Encoder:
 
     def item(self, value: Any, step: Any) -> Node:
         """Return the node of what lies at ``[step]`` of the value in hand."""
+        if (simple := plain.SIMPLE.get(type(value))) is not None:
+            return simple(self, value)
         self._path.append(step)
         if len(self._path) > _DEEPEST:
             raise self.refuse(value, f"it lies more than {_DEEPEST} levels deep, or the result contains itself")
@@ -303,6 +305,7 @@ def _dumped(encoder: Encoder, own: _Own, value: Any) -> Any:
         raise encoder.refuse(value, f"its dump function raised {type(error).__name__}: {error}") from error
 
 
+@functools.cache
 def _reader(tag: str) -> Reader:
     reader = _read_own if tag == "own" else plain.READERS.get(tag)
     if reader is None:

@@ -64,9 +64,9 @@ def add_teller(dask_scheduler: Any) -> None:
                 task.annotations = {**(task.annotations or {}), ATTEMPT: "first"}
 
         def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
-            if start in ("processing", "memory") and finish in ("released", "waiting") and is_bundle(key):
-                if task := dask_scheduler.tasks.get(key):
-                    task.annotations = {**(task.annotations or {}), ATTEMPT: "again"}
+            is_lost = start in ("processing", "memory") and finish in ("released", "waiting")
+            if is_lost and is_bundle(key) and (task := dask_scheduler.tasks.get(key)):
+                task.annotations = {**(task.annotations or {}), ATTEMPT: "again"}
 
     dask_scheduler.add_plugin(TellDeaths(), name=f"{PREFIX}tell-deaths", idempotent=True)
 

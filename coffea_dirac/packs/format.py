@@ -35,9 +35,12 @@ TRAILER_SIZE = _TRAILER.size
 _KINDS = ("metadata", "file", "written")
 
 
+_as_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 def canonical(value: Json) -> bytes:
     """Return JSON that is the same for equal values in every process."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii")
+    return _as_json(value).encode("ascii")
 
 
 def statement(row: Row) -> bytes:
@@ -48,11 +51,11 @@ def statement(row: Row) -> bytes:
 def record_bytes(record: Record, *, pack: str, offset: int, signer: Signer | None = None) -> tuple[Row, bytes]:
     """Return the row and the bytes of a record that will lie at `offset` of `pack`."""
     digest = hashlib.sha256(record.payload).hexdigest()
-    # Through JSON once, so that the statement made from this row equals the one made from a row that was read.
-    info = json.loads(canonical(dict(record.info)))
     inputs = tuple(Discovered(*i) for i in record.inputs)
-    row = Row(record.key, inputs, record.second_key, digest, record.codec, pack, offset, 0, info=info)
+    row = Row(record.key, inputs, record.second_key, digest, record.codec, pack, offset, 0, info=dict(record.info))
     said = statement(row)
+    # As the reader of this record will have it, whose statement must be the same.
+    info = json.loads(said)[-1]
     signature = signer(said) if signer is not None else ""
     signed = signature.encode("ascii")
     prefix = _PREFIX.pack(

@@ -134,7 +134,10 @@ class LocalStore:
 
 
 def _write_new(part: Path, data: bytes) -> None:
-    """Write a file and make its folder, again if another process sweeps it away in between."""
+    """Write a file, and make its folder where there is none, again if another process sweeps it away in between."""
+    with suppress(FileNotFoundError):
+        part.write_bytes(data)
+        return
     for attempts_left in reversed(range(_ATTEMPTS)):
         try:
             part.parent.mkdir(parents=True, exist_ok=True)
