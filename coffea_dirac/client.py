@@ -81,8 +81,24 @@ class DiracClient(Client):  # type: ignore[misc]
 
     def close(self, *args: Any, **options: Any) -> Any:
         """Write what is left to be kept, and close the client."""
+        if self.asynchronous and self._is_asked:
+            return self._closed_later(*args, **options)
         self._settle()
         return super().close(*args, **options)
+
+    async def _closed_later(self, *args: Any, **options: Any) -> None:
+        await self._settled_later()
+        await super().close(*args, **options)
+
+    async def _settled_later(self) -> None:
+        if self._is_asked and self._own_door is not None and self.status == "running":
+            await self.run(tasks.flush_all, on_error="ignore")
+        self._settle()
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        # dask does not come by `close` here.
+        await self._settled_later()
+        await super().__aexit__(*exc_info)
 
     def _settle(self) -> None:
         if not self._is_asked:
@@ -112,6 +128,29 @@ class DiracClient(Client):  # type: ignore[misc]
     def persist(self, collections: Any, optimize_graph: bool = True, *args: Any, **options: Any) -> Any:
         """Compute collections and leave their results at the workers; see ``distributed.Client.persist``."""
         return super().persist(self._planned(collections, optimize_graph, options), optimize_graph, *args, **options)
+
+    def scatter(self, data: Any, *args: Any, **options: Any) -> Any:
+        """Spread values over the workers; what uses them is kept.  See ``distributed.Client.scatter``."""
+        found = super().scatter(data, *args, **options)
+        if self.asynchronous:
+            return self._scattered_later(found, data)
+        self._note_values(found, data)
+        return found
+
+    async def _scattered_later(self, found: Any, data: Any) -> Any:
+        futures = await found
+        self._note_values(futures, data)
+        return futures
+
+    def _note_values(self, futures: Any, data: Any) -> None:
+        door = self.door()
+        if door is None or isinstance(data, set | frozenset):  # of a set nobody knows which future is whose
+            return
+        if isinstance(data, dict):
+            futures, data = [futures[name] for name in data], list(data.values())
+        elif not isinstance(data, list | tuple):
+            futures, data = [futures], [data]
+        door.note_values({future.key: value for future, value in zip(futures, data, strict=True)})
 
     def submit(self, func: Any, *args: Any, key: Any = None, pure: bool = True, **options: Any) -> Any:
         """Submit a call; see ``distributed.Client.submit``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import time
 from pathlib import Path
@@ -174,6 +175,45 @@ def test_results_of_other_processes_are_kept_too(tmp_path):
         with DiracClient(n_workers=1, threads_per_worker=1, dashboard_address=":0", cache=tmp_path) as client:
             assert client.gather(client.map(operator.neg, range(20))) == [-i for i in range(20)]
         assert client.cache.report.counts["loaded"] == 20 * n
+
+
+def test_values_that_are_scattered_count_by_what_they_are(cluster, tmp_path):
+    def work(client, n=5):
+        listed, named, alone = client.scatter([n, 2]), client.scatter({"x": n}), client.scatter(n)
+        values = [client.submit(add, *listed), client.submit(inc, named["x"]), client.submit(inc, alone)]
+        return [*client.gather(values), dask.delayed(add)(alone, 1).compute()]
+
+    assert twice(cluster, tmp_path, work) == [7, 6, 6, 6]
+    assert counted(cluster, tmp_path, lambda client: work(client, 6)) == (
+        [8, 7, 7, 7],
+        {"loaded": 0, "computed": 4, "cut": 0},
+    )
+
+
+def test_an_asynchronous_client_loads_what_it_has_kept(tmp_path):
+    before = dask.base.compute, getattr(dask.base, "collections_to_dsk", None)
+
+    async def work(client):
+        one = client.scatter(4, hash=False)
+        found = [await client.submit(inc, await one), await client.gather(client.map(add, [1, 2], [30, 40]))]
+        found.append(int(await client.compute(da.arange(6, chunks=2).sum())))
+        return [*found, await client.get({"x": (inc, 5)}, "x", sync=False)]
+
+    async def session(*, by_close):
+        client = DiracClient(processes=False, n_workers=1, dashboard_address=":0", asynchronous=True, cache=tmp_path)
+        if by_close:
+            await client
+            found = await work(client)
+            await client.close()
+        else:
+            async with client:
+                found = await work(client)
+        return found, client.cache.report.counts
+
+    found = [asyncio.run(session(by_close=by_close)) for by_close in (True, False, True)]
+    assert [result for result, _ in found] == [[5, [31, 42], 15, 6]] * 3
+    assert [counts["loaded"] for _, counts in found] == [0, 5, 5]
+    assert before == (dask.base.compute, getattr(dask.base, "collections_to_dsk", None))
 
 
 def test_a_file_with_a_computed_name_is_seen_through_futures(cluster, tmp_path):

@@ -26,7 +26,17 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
 
 PAGE = foreign_suites.ROOT / "docs" / "reference" / "graph-suites.md"
 DASK_FILES = ("tests/test_base.py", "tests/test_delayed.py", "array/tests/test_array_core.py")
-COFFEA_FILES = ("test_dataset_tools.py", "test_dataset_tools_parquet.py", "test_fix823.py", "test_lumi_tools.py")
+# Parts of coffea's tests, each with the files and the choice (-k) of it; every case of the files is in one.
+_APPLIED = "apply_to_fileset or tuple_data or recover_failed"
+COFFEA_PARTS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "apply_to_fileset": (
+        ("test_dataset_tools.py", "test_dask_client_fixture.py"),
+        f"{_APPLIED} or dask_client_fixture",
+    ),
+    "preprocess": (("test_dataset_tools.py",), "preprocess"),
+    "filesets": (("test_dataset_tools.py",), f"not ({_APPLIED} or preprocess)"),
+    "parquet and lumi": (("test_dataset_tools_parquet.py", "test_fix823.py", "test_lumi_tools.py"), ""),
+}
 
 EXCLUDED: Mapping[str, str] = {
     "test_compute_no_opt": "counts the tasks that a scheduler sees; what is kept is not fused, and what is loaded is no task.",
@@ -70,7 +80,14 @@ def allow_distributed_async_clients():
 
 
 def three_times(
-    name: str, folder: Path, files: Sequence[str], tmp_path: Path, *, plugin: str, options: Sequence[str] = ()
+    name: str,
+    folder: Path,
+    files: Sequence[str],
+    tmp_path: Path,
+    *,
+    plugin: str,
+    options: Sequence[str] = (),
+    at_least: int = 50,
 ) -> None:
     """Run a suite as it is, cold and warm; write the page and compare."""
     env = {"FOREIGN_CACHE": str(tmp_path / "cache")}
@@ -83,7 +100,7 @@ def three_times(
         )
     ]
     plain, cold, warm = runs
-    assert sum(outcome == "passed" for outcome in plain.values()) > 50, "the suite itself did not run"
+    assert sum(outcome == "passed" for outcome in plain.values()) >= at_least, "the suite itself did not run"
     assert plain.keys() == cold.keys() == warm.keys()
     title = f"{name}, with dask {importlib.metadata.version('dask')}, Python {sys.version.split()[0]}"
     lines = [f"Run on {time.strftime('%Y-%m-%d')}.", "", *foreign_suites.table(("as it is", "cold", "warm"), runs)]
@@ -131,9 +148,12 @@ def dask_awkward_checkout(version: str) -> Path:
     return folder / f"dask-awkward-{version}"
 
 
-def test_what_passes_of_coffea_passes_with_dirac_client(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", COFFEA_PARTS)
+def test_what_passes_of_coffea_passes_with_dirac_client(tmp_path: Path, part: str) -> None:
     pytest.importorskip("dask_awkward")
     version = importlib.metadata.version("coffea")
     folder = foreign_suites.source_of("coffea", version)
-    files = [f"tests/{name}" for name in COFFEA_FILES if (folder / "tests" / name).exists()]
-    three_times(f"coffea {version}", folder, files, tmp_path, plugin="use_client")
+    names, choice = COFFEA_PARTS[part]
+    files = [f"tests/{name}" for name in names if (folder / "tests" / name).exists()]
+    options = ["-k", choice] if choice else []
+    three_times(f"coffea {version}, {part}", folder, files, tmp_path, plugin="use_client", options=options, at_least=5)

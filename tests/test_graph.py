@@ -130,6 +130,18 @@ def test_optimizing_is_not_computing(tmp_path):
     assert cache.report.outcomes == [] and again.sum().compute() == 3
 
 
+def test_schedulers_see_the_names_of_functions(tmp_path):
+    found = []
+
+    def name(dsk, keys, **options):
+        found.extend(dask.utils.funcname(task.func) for task in dict(dsk).values())
+        return dask.get(dsk, keys)
+
+    with StageCache(tmp_path):
+        assert dask.delayed(inc)(1).compute(scheduler=name) == 2
+    assert found == ["inc"]
+
+
 def test_an_error_is_that_of_plain_dask(tmp_path):
     def fail():
         raise ZeroDivisionError("of the user")

@@ -1,7 +1,7 @@
 """Dask graphs and the cache: which of a graph's results are kept, and a smaller graph that computes the rest.
 
 The rooms, downwards: `door` (one block's or client's graphs), `seam` (where dask lets it in), `collections` (what is
-asked for), `rewrite` (the smaller graph), `look_up`, `plan` (what to do), `tasks` (what runs at a worker), `prints`
-(fingerprints of keys), `values` (texts of what tasks say), `layers` (dask's graphs), `nodes` (dask's task classes),
-`doors`.
+asked for), `rewrite` (the smaller graph), `look_up`, `reasons` (why it is not kept), `tasks` (what runs at a worker),
+`plan` (what to do), `prints` (fingerprints of keys), `values` (texts of what tasks say), `layers` (dask's graphs),
+`nodes` (dask's task classes), `doors`.
 """

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,13 +22,14 @@ from coffea_dirac.graph.look_up import LookUp, Outside
 from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.plan import Plan, Planner, Policy, inherited
 from coffea_dirac.graph.prints import Prints
+from coffea_dirac.graph.reasons import Functions, Reasons
 from coffea_dirac.graph.rewrite import Rewriter
 from coffea_dirac.graph.values import Values
 from coffea_dirac.inputs.memo import IdentityMemo
 from coffea_dirac.interfaces import Outcome, Row, Store, Versions
 from coffea_dirac.packs.pack import SESSIONS, read_footer
 from coffea_dirac.report import Report
-from coffea_dirac.stages.explaining import Explainer, Records
+from coffea_dirac.stages.explaining import Records
 from coffea_dirac.stages.keeper import PACK_SECONDS
 
 _logger = logging.getLogger(__name__)
@@ -89,9 +92,11 @@ class Door:
         memo = IdentityMemo()
         memo.attach(graphs.memo_place)
         self._values = Values(memo, count=cache.versions)
-        self._explainer = Explainer(cache)
+        self._reasons = Reasons(cache, self._values.ingredients)
+        self._waiting: dict[str, int] = {}
         self._packs: set[str] = set()
         self._known: dict[Key, str] = {}
+        self._plain: set[Key] = set()
         self._is_used, self._asked_others_s = False, 0.0
         self.flush_workers: Callable[[], None] = lambda: None
 
@@ -106,7 +111,7 @@ class Door:
             self._cache.warn_once("a dask graph is computed as it is", why)
             return None
         options = {name: value for name, value in options.items() if name != "optimizations"}
-        with let(OPEN, SHUT):
+        with let(OPEN, SHUT), _not_collecting():
             try:
                 found = asked(collections, is_optimised=is_optimised)
                 graph = layers.merged([one.graph for one in found])
@@ -129,7 +134,7 @@ class Door:
 
     def reduced(self, graph: Mapping[Key, Any], keys: Any) -> Any:
         """Return a smaller graph for `keys` of one that nobody optimises; itself if that cannot be made."""
-        with let(OPEN, SHUT):
+        with let(OPEN, SHUT), _not_collecting():
             try:
                 wanted = list(dict.fromkeys(layers.flat([keys])))
                 planning = self._planning(graph, wanted)
@@ -139,6 +144,18 @@ class Door:
             except Exception as error:  # noqa: BLE001 - as in `planned`
                 self._passes_through(error)
                 return graph
+
+    def note_values(self, values: Mapping[Key, Any]) -> None:
+        """Take notice of values that a cluster has been given under keys."""
+        view = layers.view({key: nodes.data(key, value) for key, value in values.items()})
+        self._values.begin()
+        prints = Prints(view, self._values)
+        for key in values:
+            digest = prints.of(key)
+            self._known.pop(key, None)
+            if digest is not None:
+                self._known[key] = digest
+                self._plain.add(key)
 
     def _passes_through(self, error: Exception) -> None:
         _logger.debug("a dask graph passes through", exc_info=error)
@@ -153,45 +170,31 @@ class Door:
         values.begin()
         values.prepare(layers.trees_read(view))
         prints = Prints(view, values, self._known)
-        outside = Outside(prints, look_up)
+        outside = Outside(prints, look_up, self._plain)
         plan = Planner(prints, outside, self._graphs.policy, self._graphs.marked).plan(wanted)
         gained = inherited(plan, view, outside.inputs())
         store = self._cache.store
         ignored = {os.path.realpath(name) for name in (*values.files, store.url.removeprefix("file://"))}
         place = tasks.Place(store, self._session, tuple(sorted(ignored)))
+        self._plain.difference_update(wanted)
         self._known.update(
             {key: digest for key in wanted if (digest := plan.keeps.get(key) or _of_row(plan, key)) is not None}
         )
-        return Planning(view, prints, look_up, plan, Rewriter(view, plan, place, self._namer(view), gained))
-
-    def _namer(self, view: layers.View) -> Callable[[Key], tuple[str, str]]:
-        """Return what tells the name of a key's stage and the digest of its function."""
-        known: dict[int, tuple[str, str]] = {}
-
-        def named(key: Key) -> tuple[str, str]:
-            layer = view.layer(key)
-            node = layer.task if layer is not None else view.node(key)
-            func = nodes.innermost(node)
-            if id(func) not in known:
-                known[id(func)] = nodes.name_of(node), self._values.described(func).digest
-            return known[id(func)]
-
-        return named
+        return Planning(view, prints, look_up, plan, Rewriter(view, plan, place, Functions(prints), gained))
 
     # ---------------------------------------------------------------- telling
 
     def _tell(self, planning: Planning) -> None:
-        plan, named, reasons = planning.plan, planning.rewriter.templates, planning.look_up.reasons
+        plan, functions, report = planning.plan, planning.rewriter.functions, self._report
         for key, found in plan.loads.items():
-            stage = str(found.row.info.get("stage", "")) or named(key)[0]
-            self._report.add(Outcome(stage, found.row.key, "loaded", None, 0.0, work_items=0))
-        outcomes = []
+            stage, seconds = str(found.row.info.get("stage", "")) or functions(key).name, _seconds(found.row)
+            report.add(Outcome(stage, found.row.key, "loaded", None, seconds, work_items=0))
+        own = {key: functions(key) for key in plan.keeps}
+        reasons, unsound = self._reasons.of(plan, planning.prints, own), planning.look_up.reasons
         for key, digest in plan.keeps.items():
-            stage, template = named(key)
-            why = reasons.get(digest, {"reason": "new input"})
-            outcomes.append(Outcome(stage, digest, "computed", {**why, "template": template}, work_items=0))
-        for outcome in self._explainer.explained(outcomes, self._values.ingredients):
-            self._report.add(outcome)
+            self._waiting[digest] = len(report.outcomes)
+            why = unsound.get(digest) or reasons[key]
+            report.add(Outcome(own[key].name, digest, "computed", why, work_items=0))
         for key, why_not in plan.unknown.items():
             told = {"reason": "no fingerprint", "where": why_not}
             self._report.add(Outcome(layers.name_of_key(planning.view, key), "", "computed", told, work_items=0))
@@ -219,9 +222,18 @@ class Door:
         except StoreError as error:
             self._cache.give_up(str(error))
         self._cache.noted(rows)
+        self._tell_seconds(rows)
         for note in [str(row.info["note"]) for row in rows if row.key == tasks.NOTES]:
             self._report.note(note)
             self._cache.warn_once("a result of a dask graph is not kept", note)
+
+    def _tell_seconds(self, rows: Iterable[Row]) -> None:
+        """Add to what was told as computed how long it took."""
+        outcomes = self._report.outcomes
+        for row in rows:
+            i = self._waiting.pop(row.key, -1)
+            if 0 <= i < len(outcomes) and outcomes[i].fingerprint == row.key:
+                outcomes[i] = replace(outcomes[i], seconds=_seconds(row))
 
     def _rows_of_others(self) -> list[Row]:
         rows = []
@@ -240,6 +252,22 @@ class Door:
         """Write what is left."""
         self.settle(is_last=True)
         tasks.close(tasks.Place(self._cache.store, self._session))
+
+
+@contextmanager
+def _not_collecting() -> Iterator[None]:
+    """Let the collector of garbage rest: a plan makes very many objects and drops none, so it would look in vain."""
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_collecting:
+            gc.enable()
+
+
+def _seconds(row: Row) -> float:
+    return float(row.info.get("seconds", 0.0))
 
 
 def _of_row(plan: Plan, key: Key) -> str | None:

@@ -224,13 +224,18 @@ class Table(NamedTuple):
     annotations: Mapping[str, Any] | None = None
 
 
-def tables(graph: Mapping[Key, Any]) -> list[Table]:
-    """Return the layers of an optimised graph, with nodes for tasks; futures stay as they are."""
+def tables(graph: Mapping[Key, Any], seen: View) -> list[Table]:
+    """Return the layers of an optimised graph, with nodes for tasks; futures stay as they are.
+
+    `seen` is the graph before: what dask has left as it was is a node already.
+    """
     found = [Table(n, dict(layer), getattr(layer, "annotations", None)) for n, layer in layers(graph).items()]
     keys = {key for table in found for key in table.tasks}
     for table in found:
         for key, task in table.tasks.items():
-            table.tasks[key] = task if nodes.is_future(task) else nodes.as_node(key, task, keys)
+            if not nodes.is_future(task):
+                is_old = seen.tasks.get(key) is task
+                table.tasks[key] = seen.node(key) if is_old else nodes.as_node(key, task, keys)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from coffea_dirac.graph.nodes import Key
@@ -94,10 +94,12 @@ class Outside:
         Of the graph that uses such results.
     look_up : LookUp
         Finds what is kept.
+    plain : collection of Key
+        Values that were given to the cluster as they are: they come from nothing.
     """
 
-    def __init__(self, prints: Prints, look_up: LookUp) -> None:
-        self._prints, self._look_up = prints, look_up
+    def __init__(self, prints: Prints, look_up: LookUp, plain: Collection[Key]) -> None:
+        self._prints, self._look_up, self._plain = prints, look_up, plain
         self._rows: dict[Key, Row | None] = {}
 
     def __call__(self, wanted: Mapping[Key, str]) -> dict[Key, Found]:
@@ -115,7 +117,7 @@ class Outside:
 
     def rows(self) -> Mapping[Key, Row | None]:
         """Return the rows of the results from outside that have been met, None for those that are not kept."""
-        for key in self._prints.outside - self._rows.keys():
+        for key in self._prints.outside.difference(self._rows, self._plain):
             self._rows[key] = self._look_up.row(self._prints.known[key])
         return self._rows
 

@@ -64,6 +64,8 @@ class Inner(NamedTuple):
 
 def structure(node: Any) -> Ref | Data | Call | Container | Inner:
     """Return what a node is, in terms that do not depend on dask's version."""
+    if type(node) is Task and node.func is not _execute_subgraph:  # nearly all are
+        return Call(node.func, node.args, node.kwargs)
     if isinstance(node, TaskRef):
         return Ref(node.key)
     if isinstance(node, Alias):
@@ -133,10 +135,19 @@ def stage_of(node: Any) -> Any:
     return None
 
 
+def _is_pipe(func: Any) -> bool:
+    return getattr(func, "__name__", "") == "pipe"
+
+
+def tells_by_itself(node: Any) -> bool:
+    """Whether the function that is called follows from `func` of a node, whatever its arguments."""
+    return isinstance(node, Task) and not _is_pipe(node.func)
+
+
 def innermost(node: Any) -> Any:
     """Return the function that a task calls, without the wrappers of collections."""
     func, args = getattr(node, "func", node), getattr(node, "args", ())
-    if getattr(func, "__name__", "") == "pipe" and args:
+    if _is_pipe(func) and args:
         func = _bare(args[-1])
     for _ in range(_DEEPEST):
         held = next((getattr(func, name) for name in _HOLDERS if callable(getattr(func, name, None))), None)
@@ -152,6 +163,12 @@ def name_of(node: Any) -> str:
     if isinstance(func, Stage):
         return str(func.name)
     return str(getattr(func, "__qualname__", type(func).__name__)).rpartition("<locals>.")[2]
+
+
+def called(func: Any) -> str:
+    """Return the name of a function that a task holds; wrappers of one function have names of their own."""
+    inner = innermost(func)
+    return name_of(func) if inner is func else f"{name_of(func)} in {type(func).__name__}"
 
 
 # Functions of dask that write into an argument or read what was written there: no result stands for that.

@@ -59,6 +59,8 @@ class Prints:
         Key -> why it has no fingerprint; only where the cause lies.
     outside : set of Key
         The known keys that others need.
+    functions : dict
+        Single key, or name of a layer -> digests of the user's code that its task holds.
     """
 
     view: View
@@ -66,6 +68,7 @@ class Prints:
     known: Mapping[Key, str] = field(default_factory=dict)
     problems: dict[Key, str] = field(default_factory=dict)
     outside: set[Key] = field(default_factory=set)
+    functions: dict[Key, set[str]] = field(default_factory=dict)
     _digests: dict[Key, str | None] = field(default_factory=dict)
     _programs: dict[str, Program | None] = field(default_factory=dict)
     _pieces: dict[tuple[int, Block], str] = field(default_factory=dict)
@@ -119,7 +122,11 @@ class Prints:
         found = nodes.structure(node)
         if isinstance(found, nodes.Ref):
             return self._outside(key) if found.key == key else self._digests[found.key]
-        return self._digested(key, lambda: self.values.node(node, self._refer))
+        self.values.met.clear()
+        digest = self._digested(key, lambda: self.values.node(node, self._refer))
+        if self.values.met:
+            self.functions[key] = set(self.values.met)
+        return digest
 
     def _digested(self, key: Key, text: Callable[[], str]) -> str | None:
         try:
@@ -188,11 +195,13 @@ class Prints:
         def refer(token: Key) -> str:
             return texts[token] if token in texts else self.values.value(values[token], _no_key)
 
+        self.values.met.clear()
         try:
             text = self.values.node(layer.task, refer)
         except FingerprintError as error:
             self.problems[layer.name] = str(error)
             return None
+        self.functions[layer.name] = set(self.values.met)
         digest = hashlib.sha256(f"{SCHEME} layer {text}".encode("utf-8", "surrogatepass")).hexdigest()
         return Program(digest, tuple(leaves))
 

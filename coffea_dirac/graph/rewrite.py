@@ -10,6 +10,7 @@ from coffea_dirac.graph import layers, nodes
 from coffea_dirac.graph.layers import Table, View
 from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.plan import Plan
+from coffea_dirac.graph.reasons import Functions
 from coffea_dirac.graph.tasks import Keep, Load, Place, Run, Tolerant
 from coffea_dirac.interfaces import Discovered
 
@@ -29,8 +30,8 @@ class Rewriter:
         What to do for what is wanted.
     place : Place
         Where results are kept.
-    templates : callable
-        Key -> name of its stage, digest of its function.
+    functions : Functions
+        Tells the function of a key.
     inherited : mapping
         Key -> what was discovered when the results below it were made.
     """
@@ -38,7 +39,7 @@ class Rewriter:
     view: View
     plan: Plan
     place: Place
-    templates: Callable[[Key], tuple[str, str]]
+    functions: Functions
     inherited: Mapping[Key, tuple[Discovered, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -54,7 +55,7 @@ class Rewriter:
         small = layers.only(graph, *self._layers(loads))
         if optimise is not None:
             small = optimise(small, self._to_survive(computed))
-        found = layers.tables(small)
+        found = layers.tables(small, self.view)
         for table in found:
             for key in table.tasks:
                 table.tasks[key] = loads.get(key, table.tasks[key])
@@ -98,7 +99,7 @@ class Rewriter:
     def _run(self, key: Key, of: Key, task: Any, *, is_output: bool) -> Any:
         keep = None
         if of in self.plan.keeps and self.place.session:
-            stage, template = self.templates(of)
+            stage, template = self.functions(of)
             inputs = self.inherited.get(of, ())
             keep = Keep(self.plan.keeps[of], stage, template, inputs)
         if self._has_readers:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
+from dask.utils import funcname
+
 from coffea_dirac import codecs
 from coffea_dirac.context import let
 from coffea_dirac.errors import CodecError, CorruptRecordError
@@ -121,6 +123,11 @@ class Run:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _run, (self.func, self.place, self.keep, self.nested, self.is_output)
+
+    @property
+    def __name__(self) -> str:
+        # dask's messages, logs and dashboard show the names of functions.
+        return str(funcname(self.func))
 
     def __dask_tokenize__(self) -> Any:
         # The scheduler compares tasks that come twice under one key.

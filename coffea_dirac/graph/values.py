@@ -52,18 +52,24 @@ class Values:
         Of each function met, by its digest.
     files : set of str
         The files that enter by their content.
+    names : dict of str to str
+        Digest -> under which name a function is compared with earlier ones.
+    met : set of str
+        Digests of the user's code that was met; whoever wants to know empties it first.
     """
 
     def __init__(self, memo: IdentityMemo, *, count: Versions = "exact") -> None:
         self._memo, self._count = memo, count
         self._lasting: dict[int, tuple[Any, Ingredients]] = {}
-        self._here: dict[int, tuple[Any, str]] = {}
+        self._here: dict[int, tuple[Any, str, str]] = {}
         self._behaviors: dict[tuple[Any, ...], tuple[Any, str]] = {}
         self._strings: dict[str, str] = {}
         self._identities: dict[tuple[str, str], str] = {}
         self._common = ""
         self.ingredients: dict[str, Ingredients] = {}
         self.files: set[str] = set()
+        self.names: dict[str, str] = {}
+        self.met: set[str] = set()
 
     def begin(self) -> None:
         """Forget what may have changed since the last graph: values, files, and functions that mean something else."""
@@ -165,7 +171,12 @@ class Values:
         if known is None:
             found = self.described(value)
             contents = [f"{name} {content}" for name in sorted(found.strings) if (content := self._file(name))]
-            known = self._here[id(value)] = (value, " ".join((f"#{found.digest}", *contents)))
+            code = found.digest if found.tree["nodes"] and callable(value) else ""
+            if code and code not in self.names:
+                self.names[code] = nodes.called(value)
+            known = self._here[id(value)] = (value, " ".join((f"#{found.digest}", *contents)), code)
+        if known[2]:
+            self.met.add(known[2])
         return known[1]
 
     def described(self, value: Any) -> Ingredients:

@@ -37,15 +37,20 @@ def why_new(records: Records, stage: str, ingredients: Ingredients) -> Mapping[s
     rows = records.look_up([key]).get(key, [])
     if any(row.info.get("template") == ingredients.digest for row in rows):
         return {"reason": "new input"}
-    why = _why_other(records, rows, ingredients)
-    # Others may read the store.
-    payload = codecs.encode(tree_without_secrets(ingredients.tree))
-    info = {"template": ingredients.digest, "created_s": round(time.time(), 3)}
-    records.keep_records([Record(key, payload.data, payload.codec, info=info)])
+    why = why_other(records, rows, ingredients)
+    records.keep_records([template_record(stage, ingredients)])
     return why
 
 
-def _why_other(records: Records, rows: Sequence[Row], ingredients: Ingredients) -> Mapping[str, Json]:
+def template_record(stage: str, ingredients: Ingredients) -> Record:
+    """Return a template as it is kept; others may read the store."""
+    payload = codecs.encode(tree_without_secrets(ingredients.tree))
+    info = {"template": ingredients.digest, "created_s": round(time.time(), 3)}
+    return Record(template_key(stage), payload.data, payload.codec, info=info)
+
+
+def why_other(records: Records, rows: Sequence[Row], ingredients: Ingredients) -> Mapping[str, Json]:
+    """Return how a template differs from the latest of those that `rows` have."""
     if not rows:
         return {"reason": "first run"}
     last = max(rows, key=lambda row: float(row.info.get("created_s", 0.0)))

@@ -1,0 +1,143 @@
+"""Why results of a graph are not kept: their own function is another one, or one that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from coffea_dirac.fingerprint import Ingredients
+from coffea_dirac.graph import nodes
+from coffea_dirac.graph.nodes import Key
+from coffea_dirac.graph.plan import Plan, below
+from coffea_dirac.graph.prints import Prints
+from coffea_dirac.interfaces import Json, Record, Row
+from coffea_dirac.stages.explaining import Records, template_key, template_record, why_other
+
+Reason = Mapping[str, Json]
+_NEW_INPUT: Reason = {"reason": "new input"}
+_MOST_NAMED = 3
+
+
+class Function(NamedTuple):
+    """Code that a task calls: its name, and the digest of all that it is."""
+
+    name: str
+    digest: str
+
+
+class Functions:
+    """Tells the functions of keys, each looked at once.
+
+    Parameters
+    ----------
+    prints : Prints
+        Of the graph.
+    """
+
+    def __init__(self, prints: Prints) -> None:
+        self._view, self._values = prints.view, prints.values
+        self._known: dict[int, Function] = {}
+
+    def __call__(self, key: Key) -> Function:
+        """Return the function of a key, without the wrappers of collections."""
+        layer = self._view.layer(key)
+        node = self._view.node(key) if layer is None else layer.task
+        func = node.func if nodes.tells_by_itself(node) else nodes.innermost(node)
+        found = self._known.get(id(func))
+        if found is None:
+            digest = self._values.described(nodes.innermost(node)).digest
+            found = self._known[id(func)] = Function(nodes.name_of(node), digest)
+        return found
+
+
+class Reasons:
+    """Explains what is computed in the graphs of one door, asking about each function once.
+
+    Parameters
+    ----------
+    records : Records
+        What is kept.
+    ingredients : mapping
+        Digest of a function -> what it came from.
+    """
+
+    def __init__(self, records: Records, ingredients: Mapping[str, Ingredients]) -> None:
+        self._records, self._ingredients = records, ingredients
+        self._whys: dict[Function, Reason] = {}
+
+    def of(self, plan: Plan, prints: Prints, own: Mapping[Key, Function]) -> dict[Key, Reason]:
+        """Return why each key that is kept is computed; `own` are the functions of these keys."""
+        units = {unit for key in plan.computed if (unit := _unit(prints, key)) in prints.functions}
+        met = {digest for unit in units for digest in prints.functions[unit]}
+        names = prints.values.names
+        self._ask({*own.values(), *(Function(names[digest], digest) for digest in met)})
+        below_it = {digest: why for digest in met if _is_other(why := self._whys[Function(names[digest], digest)])}
+        reached = _reached(plan, prints, below_it) if below_it else {}
+        return {key: self._reason(own[key], [below_it[d] for d in sorted(reached.get(key, ()))]) for key in plan.keeps}
+
+    def _reason(self, own: Function, others: list[Reason]) -> Reason:
+        why = self._whys[own]
+        if why["reason"] == "first run":
+            return {"reason": "first run"}
+        if _is_other(why) or not others:
+            return why
+        edited = [other for other in others if other["reason"] != "first run"] or others
+        kinds = {str(other["reason"]) for other in edited}
+        places = sorted({str(other["where"]) for other in edited if other.get("where")})
+        more = f" and {len(places) - _MOST_NAMED} more" if len(places) > _MOST_NAMED else ""
+        return {
+            "reason": kinds.pop() if len(kinds) == 1 else "new code",
+            "where": "; ".join(places[:_MOST_NAMED]) + more,
+        }
+
+    def _ask(self, functions: Iterable[Function]) -> None:
+        """Find out how functions differ from those of their name that were used last; the new ones are kept."""
+        asked = sorted(f for f in functions if f not in self._whys)
+        if not asked:
+            return
+        rows = self._records.look_up({template_key(f.name) for f in asked})
+        in_use = {f.digest for f in (*asked, *self._whys)}
+        new = list[Record]()
+        for function in asked:
+            kept = rows.get(template_key(function.name), [])
+            if any(row.info.get("template") == function.digest for row in kept):
+                self._whys[function] = _NEW_INPUT
+                continue
+            self._whys[function] = self._why(function, [r for r in kept if r.info.get("template") not in in_use])
+            new.append(template_record(function.name, self._ingredients[function.digest]))
+        self._records.keep_records(new)
+
+    def _why(self, function: Function, others: list[Row]) -> Reason:
+        # A function of the same name that is in use beside it is not what it was.
+        why = why_other(self._records, others, self._ingredients[function.digest])
+        return {**why, "where": function.name} if why["reason"] == "first run" else why
+
+
+def _is_other(why: Reason) -> bool:
+    return str(why["reason"]) != "new input"
+
+
+def _unit(prints: Prints, key: Key) -> Key:
+    """Return what the functions of a key are noted under: a layer for its partitions, else the key itself."""
+    layer = prints.view.layer(key)
+    return key if layer is None else layer.name
+
+
+def _reached(plan: Plan, prints: Prints, wanted: Iterable[str]) -> dict[Key, frozenset[str]]:
+    """Return which of some functions the computed keys come from."""
+    wanted, found = frozenset(wanted), dict[Key, frozenset[str]]()
+    for start in plan.keeps:
+        stack = [start]
+        while stack:
+            key = stack[-1]
+            if key in found:
+                stack.pop()
+                continue
+            needed = [k for k in below(prints.view, key) if k in plan.computed and k != key]
+            if missing := [k for k in needed if k not in found]:
+                stack += missing
+                continue
+            stack.pop()
+            own = wanted.intersection(prints.functions.get(_unit(prints, key), ()))
+            found[key] = own.union(*(found[k] for k in needed))
+    return found
