@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -229,6 +230,22 @@ def test_environment_without_our_packages_is_an_error_that_names_them(grid: dict
     with (
         cluster_on(grid, sites={SITE_A: 2}, environment=str(tmp_path / "bare")) as cluster,
         pytest.raises(JobServiceError, match=r"(?s)did not come up.*has no module \w+.*environment="),
+    ):
+        cluster.wait_for(1, timeout=START_S)
+
+
+def test_workers_with_other_versions_do_not_join_and_say_which(grid: dict[str, Any]) -> None:
+    setup = (
+        "mkdir -p .old/awkward-1.10.5.dist-info; "
+        r"printf 'Metadata-Version: 2.1\nName: awkward\nVersion: 1.10.5\n' > .old/awkward-1.10.5.dist-info/METADATA; "
+        'export PYTHONPATH="$PWD/.old"'
+    )
+    there = importlib.metadata.version("awkward")
+    with (
+        cluster_on(grid, sites={SITE_A: 2}, setup=setup) as cluster,
+        pytest.raises(
+            JobServiceError, match=rf"(?s)did not come up.*other versions.*awkward 1.10.5 here, {there} there"
+        ),
     ):
         cluster.wait_for(1, timeout=START_S)
 

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from coffea_dirac.dirac.places import worker_options
+from coffea_dirac.dirac.skew import versions
 from coffea_dirac.dirac.transport import Transport
 from coffea_dirac.dirac.worker_job import WorkerJob
 from coffea_dirac.interfaces import Job
@@ -51,6 +52,8 @@ class Recipe:
             "host": self.transport.worker_host,
             "blip_s": self.transport.blip_s,
             "imports": self.imports,
+            # Here both are the same.
+            "versions": {} if in_file else versions(),
             "timeout_s": self.timeout_s,
             "directory": os.getcwd(),
             "path": _path(with_packages=in_file),

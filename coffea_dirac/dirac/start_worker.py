@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from coffea_dirac.dirac.skew import skew, versions
 from coffea_dirac.dirac.start_scheduler import MEMORY_TOPIC, quick_versions
 
 SETTINGS = {
@@ -164,6 +165,11 @@ def main(file: str) -> None:
             f"coffea_dirac: {sys.executable} on {platform.node()} has no module {error.name}; a worker needs the "
             "packages of the submitter: DiracCluster(environment=...), or setup='pip install ...'"
         ) from None
+    if differs := skew(versions(), options["versions"]):
+        raise SystemExit(
+            f"coffea_dirac: {sys.executable} on {platform.node()} has other versions than the submitter: {differs}. "
+            "Make both the same: DiracCluster(environment=...), or setup='pip install ...'"
+        )
     with dask.config.set(SETTINGS):
         run(options, os.environ["COFFEA_DIRAC_JOB"])
 
