@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from distributed import Client
+from distributed import Client, wait
 from grids import NOWHERE, SITE_A, SITE_B, SITE_GPU
 from scenario import Scenario
 
@@ -86,6 +87,25 @@ def test_workers_are_jobs_of_the_server(cluster: DiracCluster, client: Client) -
     assert {row["site"] for row in rows.values()} == {SITE_A, SITE_B}
     assert "<table>" in cluster._repr_html_()
     assert SITE_A in cluster._repr_html_()
+
+
+def test_usage_tells_core_hours_and_how_much_of_them_was_spent_computing(cluster: DiracCluster, client: Client) -> None:
+    cluster.wait_for(2, timeout=START_S)
+
+    def burn() -> None:
+        end = time.process_time() + 2
+        while time.process_time() < end:
+            pass
+
+    wait(client.submit(burn, workers=next(iter(client.nthreads())), pure=False), timeout=60)
+
+    def efficiencies() -> list[Any]:
+        return [row["cpu_efficiency"] for row in cluster.usage()]
+
+    wait_until(lambda: all(efficiencies()), timeout_s=30, what="workers say what they have used")
+    rows = cluster.usage()
+    assert [row["site"] for row in rows] == sorted([SITE_A, SITE_B])
+    assert all(0 < row["cpu_efficiency"] <= 1.1 and row["core_hours"] > 0 and row["up"] == 1 for row in rows)
 
 
 def test_scheduler_holds_no_token(cluster: DiracCluster, client: Client, grid: dict[str, Any]) -> None:

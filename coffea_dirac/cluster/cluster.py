@@ -32,6 +32,7 @@ from coffea_dirac.interfaces import Job, JobService, Json
 logger = logging.getLogger(__name__)
 
 CHECK_S = 0.2
+USAGE_CHECKS = 25
 ADAPT_S = 1.0
 TELL_S = 60.0
 SAID = 3
@@ -186,10 +187,18 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
 
     async def _watch_jobs(self) -> None:
         """End the scheduler once no worker is left and none will come: its clients then stop waiting."""
+        n = 0
         while self.jobs.failure is None or self.scheduler_info["workers"]:
             await asyncio.sleep(CHECK_S)
+            n += 1
+            if n % USAGE_CHECKS == 0:
+                with suppress(OSError):
+                    await self._ask_usage()
         with suppress(OSError):
             await self.scheduler_comm.terminate()
+
+    async def _ask_usage(self) -> None:
+        self.jobs.used(await self.scheduler_comm.coffea_dirac_usage())
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         if op == "add":
@@ -422,6 +431,20 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
     def table(self) -> list[dict[str, Json]]:
         """Return a row for each worker: name, site, job, state, since when, and what DIRAC says of it."""
         return table(self.jobs)
+
+    def usage(self) -> list[dict[str, Json]]:
+        """Return a row for each site: workers that wait, are up, have ended, were lost; core-hours and CPU efficiency.
+
+        Examples
+        --------
+        >>> cluster = DiracCluster(sites={"LCG.UKI-LT2-IC-HEP.uk": 2})
+        >>> cluster.usage()
+        []
+        """
+        if self.status == Status.running:
+            with suppress(OSError):
+                self.sync(self._ask_usage)
+        return self.jobs.usage.rows(self.jobs.worker_jobs)
 
     def job_script(self) -> str:
         """Return what would be submitted for a worker of each place: job description and script.

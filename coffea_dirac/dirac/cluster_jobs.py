@@ -21,6 +21,7 @@ from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget, ExhaustedError, Lo
 from coffea_dirac.dirac.places import Place, WorkerGroup, spread
 from coffea_dirac.dirac.recipe import Recipe
 from coffea_dirac.dirac.transport import LOCAL, Transport
+from coffea_dirac.dirac.usage import Usage
 from coffea_dirac.dirac.worker_job import WorkerJob
 from coffea_dirac.errors import CoffeaDiracError, ConfigurationError, JobServiceError, JobServiceUnreachableError
 from coffea_dirac.interfaces import Job, JobService
@@ -85,6 +86,7 @@ class ClusterJobs:
         self.transport = transport
         self._owns_service = owns_service
         self.losses = Losses(budget)
+        self.usage = Usage()
         self.places = {place.key: place for group in self.groups for place in group.places()}
         self._wanted = spread(workers, self.places.values()) if workers else dict.fromkeys(self.places, 0)
         self._recipe = Recipe(transport, tuple(imports), budget.start_timeout_s)
@@ -179,6 +181,14 @@ class ClusterJobs:
                 worker.joined = True
                 self.losses.joined(worker.place.key)
 
+    def used(self, cpu_s: Mapping[str, float]) -> None:
+        """Take note of the processor time that workers have used, in seconds, by name."""
+        with self._lock:
+            for name, seconds in cpu_s.items():
+                worker = self._workers.get(name.partition("~")[0])
+                if worker is not None:
+                    worker.cpu_s = seconds
+
     def check(self) -> None:
         """Raise what stopped the replacing of workers, if anything did.
 
@@ -248,6 +258,8 @@ class ClusterJobs:
             if not self._scheduler:
                 return
             workers = [*self._workers.values(), *self._leaving.values()]
+            for worker in workers:
+                self.usage.end(worker)
             self._workers.clear()
             self._leaving.clear()
             self._scheduler = ""
@@ -349,7 +361,7 @@ class ClusterJobs:
             self.service.kill([worker.job_id for worker in due.values()])
             with self._lock:
                 for name in due:
-                    self._leaving.pop(name, None)
+                    self._has_left(name)
 
     def _look(self) -> None:
         with self._lock:
@@ -363,9 +375,14 @@ class ClusterJobs:
             if name in leaving:
                 if has_ended:
                     with self._lock:
-                        self._leaving.pop(name, None)
+                        self._has_left(name)
             elif has_ended or worker.is_late(self._budget.start_timeout_s):
                 self._lose(name, worker, is_late=not has_ended)
+
+    def _has_left(self, name: str) -> None:
+        worker = self._leaving.pop(name, None)
+        if worker is not None:
+            self.usage.end(worker)
 
     def _lose(self, name: str, worker: WorkerJob, *, is_late: bool) -> None:
         if is_late:
@@ -373,6 +390,7 @@ class ClusterJobs:
         with self._lock:
             if self._workers.pop(name, None) is None:
                 return  # it was let go meanwhile
+            self.usage.end(worker, is_lost=worker.facts.status != "done")
         words = tail(self.service.logs(worker.job_id))
         if self.losses.count(worker, words, is_late=is_late):
             self._ban(worker.place)

@@ -130,6 +130,15 @@ def add_demand(dask_scheduler: Any) -> None:
     dask_scheduler.handlers["coffea_dirac_demand"] = demand
 
 
+def add_usage(dask_scheduler: Any) -> None:
+    """Let the scheduler say how much processor time each worker has used, in seconds, as of its last heartbeat."""
+
+    def usage() -> dict[str, float]:
+        return {str(worker.name): worker.metrics.get("cpu_s", 0.0) for worker in dask_scheduler.workers.values()}
+
+    dask_scheduler.handlers["coffea_dirac_usage"] = usage
+
+
 async def serve(contact: str, host: str) -> None:
     """Run a scheduler until it is told to end.
 
@@ -146,6 +155,7 @@ async def serve(contact: str, host: str) -> None:
         async with Scheduler(host=host, port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
             add_teller(scheduler)
             add_demand(scheduler)
+            add_usage(scheduler)
             write_contact(contact, scheduler.address)
             await scheduler.finished()
 

@@ -116,6 +116,7 @@ async def serve(options: dict[str, Any], name: str, lifetime_s: float) -> str:
         "local_directory": options["session"],
         "death_timeout": options["timeout_s"],
         "lifetime": lifetime_s or None,
+        "metrics": {"cpu_s": lambda _: time.process_time()},
         "startup_information": {
             "site": lambda _: site,
             "group": lambda _: options["group"],

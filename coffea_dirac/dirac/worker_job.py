@@ -27,6 +27,8 @@ class WorkerJob:
         Whether it has reached the scheduler.
     runs_since_s : float, optional
         Since when its job runs.
+    cpu_s : float
+        Seconds of processor time that it has used, as it said last.
     leaves_s : float
         When its job is killed if it has not left; for one that is let go.
     """
@@ -37,6 +39,7 @@ class WorkerJob:
     facts: JobFacts = field(default_factory=lambda: JobFacts("waiting"))
     joined: bool = False
     runs_since_s: float | None = None
+    cpu_s: float = 0.0
     leaves_s: float = 0.0
 
     def learn(self, facts: JobFacts) -> None:
@@ -50,6 +53,11 @@ class WorkerJob:
         return (
             not self.joined and self.runs_since_s is not None and time.monotonic() > self.runs_since_s + start_timeout_s
         )
+
+    @property
+    def core_s(self) -> float:
+        """Seconds since its job runs, times its cores."""
+        return (time.monotonic() - self.runs_since_s) * self.place.group.cores if self.runs_since_s is not None else 0.0
 
     @property
     def site(self) -> str:
