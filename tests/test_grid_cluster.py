@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pytest
-from distributed import Client, wait
+from distributed import Client
 from grids import NOWHERE, SITE_A, SITE_B, SITE_GPU
 from scenario import Scenario
 
@@ -97,7 +97,7 @@ def test_usage_tells_core_hours_and_how_much_of_them_was_spent_computing(cluster
         while time.process_time() < end:
             pass
 
-    wait(client.submit(burn, workers=next(iter(client.nthreads())), pure=False), timeout=60)
+    client.submit(burn, workers=next(iter(client.nthreads())), pure=False).result(timeout=60)
 
     def efficiencies() -> list[Any]:
         return [row["cpu_efficiency"] for row in cluster.usage()]
