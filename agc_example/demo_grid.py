@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,35 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     fileset = fileset_from(make_data(folder))
+    with in_the_lake(fileset) as by_name:
+        run(folder, fileset, by_name, started)
+
+
+@contextmanager
+def in_the_lake(fileset: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the fileset by names of Rucio datasets; as it is where the servers are missing, and say so."""
+    from agc_example import demo_lake
+
+    if why := demo_lake.why_not():
+        say(f"no data lake, so files are read from this machine's disk: {why}")
+        yield fileset
+        return
+    say("starting a storage at each site and a Rucio server that knows what lies there")
+    with demo_lake.lake(fileset, SITES) as found:
+        console.print(found.table(), highlight=False, soft_wrap=True)
+        yield found
+
+
+def run(folder: Path, fileset: dict[str, Any], by_name: dict[str, Any], started: float) -> None:
+    """Run the analysis on a grid by name, and on this machine, and write what came of both."""
+    from agc_example import demo_lake
+    from coffea_dirac.grid import box
+
     say("starting a DiracX server and two sites (the first time, its packages are installed: minutes)")
     grid = box.up(folder / "box", [f"{site}:1" for site in SITES], end_with=os.getpid())
     try:
-        found, out = on_grid(fileset, grid, folder / "cache-grid")
+        found, out = on_grid(by_name, grid, folder / "cache-grid")
+        found["replicas_read"] = demo_lake.replicas_read(str(folder / "cache-grid"))
         found["without_server"] = without_server(grid, folder / "box")
     finally:
         left = box.down(folder / "box")

@@ -147,6 +147,10 @@ class Catalog(Protocol):
         """Return which of some RSEs are at each site; those of which it is not known are left out."""
         ...
 
+    def touch(self, did: str) -> None:
+        """Take note that a did is read, if anybody wants to know."""
+        ...
+
 
 JobStatus = Literal["waiting", "running", "done", "failed", "killed"]
 

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from coffea_dirac.catalogs import ListingCatalog, open_catalog
 from coffea_dirac.catalogs.filesets import Wanted, wanted
 from coffea_dirac.errors import ConfigurationError, NoReplicaError
-from coffea_dirac.inputs import lake
+from coffea_dirac.inputs import lake, traces
 from coffea_dirac.inputs.health import Verify
 from coffea_dirac.interfaces import Catalog, LogicalFile, Replica
 from coffea_dirac.sites import REDIRECTOR
@@ -129,12 +129,15 @@ def resolve(
         raise ConfigurationError(f"verify={verify!r}: write verify='size' or verify='adler32'")
     datasets = wanted(what)
     asked = list(dict.fromkeys(did for dataset in datasets.values() for did in dataset.dids))
-    listing = ListingCatalog.snapshot(open_catalog(catalog), asked, with_sites=sites is None)
+    opened = open_catalog(catalog)
+    listing = ListingCatalog.snapshot(opened, asked, with_sites=sites is None)
     _check(asked, listing, allow_missing=allow_missing or redirector is not None)
     given = {site: (rses,) if isinstance(rses, str) else tuple(rses) for site, rses in (sites or {}).items()}
     near = listing.near if sites is None else given
     files = (_searched(file, redirector) for some in listing.dids.values() for file in some)
     lake.know(files, near, weights, verify=verify)
+    for did, some in listing.dids.items():
+        traces.expect(did, (lake.PREFIX + file.lfn for file in some), opened.touch)
     found = {}
     for name, dataset in datasets.items():
         # What is kept besides: the form of the data, for example.

@@ -107,6 +107,9 @@ class ListingCatalog:
         found = {site: tuple(rse for rse in near if rse in rses) for site, near in self.near.items()}
         return {site: near for site, near in found.items() if near}
 
+    def touch(self, did: str) -> None:
+        """Do nothing: nobody wants to know."""
+
     def diff(self, other: ListingCatalog) -> Difference:
         """Return what `other` has instead of this listing.
 

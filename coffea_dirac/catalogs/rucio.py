@@ -28,6 +28,8 @@ from coffea_dirac.tokens import bearer_token, claims, trouble
 TIMEOUT_S = 60
 AT_ONCE = 500
 """So many files are asked for by name in one call, if their dataset cannot be asked for as a whole."""
+PUBLISHED_AT_ONCE = 200
+TRACE_TIMEOUT_S = 10
 # What servers and the proxies before them answer to a question that takes too long.
 _TOO_MUCH = ("502", "503", "504", "timed out", "Connection broken", "Response ended prematurely")
 _NO_LOGIN = (
@@ -85,6 +87,8 @@ class RucioCatalog:
         The file with the server's authorities.
     site_attribute : str
         The attribute of an RSE that names its site.
+    traces : bool
+        Tell the server once for each dataset and run that it is read, in the background.
 
     Examples
     --------
@@ -101,6 +105,7 @@ class RucioCatalog:
     audience: str | None = None
     ca_cert: str | None = None
     site_attribute: str = "site"
+    traces: bool = True
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def locate(self, dids: Sequence[str]) -> dict[str, tuple[LogicalFile, ...]]:
@@ -132,6 +137,63 @@ class RucioCatalog:
             if site := attributes.get(self.site_attribute):
                 found[str(site)] = (*found.get(str(site), ()), rse)
         return found
+
+    def touch(self, did: str) -> None:
+        """Tell the server that a dataset is read, or each dataset of a container.
+
+        Raises
+        ------
+        CredentialError, CatalogError
+            As in `locate`.
+        """
+        scope, name = _split(did)
+        if self.traces:
+            self._asked(lambda: self._touch(scope, name))
+
+    def _touch(self, scope: str, name: str) -> None:
+        client = self._client()
+        kind = self._kinds([(scope, name)])[scope, name]["did_type"]
+        for dataset in self._datasets(scope, name, kind):
+            what = {"scope": scope, "filename": name} if kind == "FILE" else {}
+            what = what or {"datasetScope": dataset["scope"], "dataset": dataset["name"]}
+            # Rucio's own client would wait for ever, and not look whom it tells.
+            answer = requests.post(
+                f"{client.host}/traces/",
+                json={"eventType": "touch", "clientState": "DONE", "account": client.account, **what},
+                timeout=TRACE_TIMEOUT_S,
+                verify=client.ca_cert or True,
+            )
+            answer.raise_for_status()
+
+    def publish(self, did: str, files: Sequence[LogicalFile], rse: str, *, lifetime_s: float) -> None:
+        """Register files with their first replica in a dataset, which is made, or lives on, for so long.
+
+        Raises
+        ------
+        CredentialError, CatalogError
+            As in `locate`.
+        """
+        self._asked(lambda: self._publish(*_split(did), files, rse, int(lifetime_s)))
+
+    def _publish(self, scope: str, name: str, files: Sequence[LogicalFile], rse: str, lifetime_s: int) -> None:
+        client = self._client()
+        if (scope, name) in self._kinds([(scope, name)]):
+            # Of the dataset: an ordinary account may not change how long its rules live.
+            client.set_metadata(scope, name, "lifetime", lifetime_s)
+        else:
+            rule = {"account": client.account, "copies": 1, "rse_expression": rse, "grouping": "DATASET"}
+            client.add_dataset(scope, name, rules=[rule], lifetime=lifetime_s)
+        for at in range(0, len(files), PUBLISHED_AT_ONCE):
+            part = [
+                {
+                    **dict(zip(("scope", "name"), _split(file.lfn), strict=True)),
+                    "bytes": file.size_bytes,
+                    "adler32": file.adler32,
+                    "pfn": file.replicas[0].pfn,
+                }
+                for file in files[at : at + PUBLISHED_AT_ONCE]
+            ]
+            client.add_files_to_dataset(scope, name, part, rse=rse)
 
     def _located(self, pairs: Mapping[str, tuple[str, str]]) -> dict[str, tuple[LogicalFile, ...]]:
         kinds = self._kinds(list(pairs.values()))

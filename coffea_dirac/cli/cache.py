@@ -11,12 +11,14 @@ import typer
 
 from coffea_dirac import housekeeping, packs
 from coffea_dirac.cache import StageCache, default_cache
+from coffea_dirac.catalogs import open_catalog
 from coffea_dirac.cli.output import complain, errors_in_one_line, say, say_json, show, show_one, size
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.fingerprint import diff
 from coffea_dirac.interfaces import Json, Row
 from coffea_dirac.stages.explaining import template_key
 from coffea_dirac.stores import LocalStore
+from coffea_dirac.stores.published import register
 
 cache_app = typer.Typer(help="What is kept, how much of it, and is it sound.", no_args_is_help=True)
 
@@ -260,6 +262,27 @@ def collect_garbage(
         else:
             verb = "would be removed" if dry_run else "removed"
             say(f"{len(going)} packs {verb}, {size(max(freed, 0))} freed, {size(found.size_bytes - freed)} left")
+
+
+@cache_app.command("register")
+def register_cache(
+    dataset: Annotated[str, typer.Option(help="Under which name of Rucio, for example user.jdoe:ttbar-cache.")],
+    rse: Annotated[str, typer.Option(help="The RSE at which the cache lies.")],
+    named: Named = "",
+    cache: Place = "",
+    days: Annotated[float, typer.Option(min=1, help="So long the dataset lives, from now on.")] = 30,
+    catalog: Annotated[str, typer.Option(help="Rucio's URL; by default that of your rucio.cfg.")] = "rucio",
+    as_json: AsJson = False,
+) -> None:
+    """Publish a cache on a storage element as a dataset of Rucio, which others read by cache="rucio://..."."""
+    with errors_in_one_line():
+        opened = _opened(cache or named)
+        server: Any = open_catalog(catalog)
+        n_new = register(opened.store, dataset, rse, catalog=server, lifetime_s=days * DAY_S)
+        if as_json:
+            say_json({"dataset": dataset, "registered": n_new})
+        else:
+            say(f"{n_new:,} blobs registered in {dataset}, for {days:g} days: StageCache('rucio://{dataset}')")
 
 
 @cache_app.command("rm")

@@ -135,6 +135,10 @@ class Health:
         """Note that bytes of a file come from this replica."""
         self._source.setdefault(replica.lfn, {})[replica.rse] = replica
 
+    def rses_read(self, lfn: str) -> list[str]:
+        """Return the RSEs that bytes of a file have come from."""
+        return sorted(self._source.get(lfn, ()))
+
     def suspects(self, lfn: str) -> list[Replica]:
         """Return the replicas that bytes of a file have come from since this was asked last, sound ones left out."""
         found = self._source.pop(lfn, {})

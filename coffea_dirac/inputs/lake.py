@@ -224,6 +224,11 @@ def news(filename: str) -> list[str]:
     return _health.news(filename.removeprefix(PREFIX)) if filename.startswith(PREFIX) else []
 
 
+def rses_read(filename: str) -> list[str]:
+    """Return where this process has read a logical file from, as far as what it has got there was right."""
+    return _health.rses_read(filename.removeprefix(PREFIX)) if filename.startswith(PREFIX) else []
+
+
 def _is_of_reading(error: Exception) -> bool:
     """Whether what was read may have been damaged: uproot has failed, and not because of a storage or a wrong name."""
     from uproot.exceptions import KeyInFileError

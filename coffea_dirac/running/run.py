@@ -17,7 +17,7 @@ from typing import Any
 from coffea_dirac import codecs
 from coffea_dirac.calls import ProcessingCall
 from coffea_dirac.errors import StoreError
-from coffea_dirac.inputs import lake
+from coffea_dirac.inputs import lake, traces
 from coffea_dirac.inputs.files import read_files
 from coffea_dirac.interrupts import deferred_interrupt
 from coffea_dirac.report import DatasetReport, Report, Skipped
@@ -86,6 +86,7 @@ class Processing:
         task = make_task(run, self.call, plan, session)
         merging = self._merging = Merging(plan, task, run.cache, report)
         missing = merging.survey()
+        traces.send({plan.items[position].filename for position in missing})
         if run.cache is not None:
             run.cache.use(plan.rows.values())
             recheck(run, plan, task, merging.blob, report)

@@ -43,7 +43,8 @@ def open_store(place: str | os.PathLike[str] | Store) -> Store:
     ----------
     place : str or path-like or Store
         A directory (``~`` is understood, it need not exist yet), a ``file://`` URL, or a directory of a storage
-        element: ``root://``, ``https://`` (or ``davs://``: WebDAV) and ``s3://bucket/prefix``.
+        element: ``root://``, ``https://`` (or ``davs://``: WebDAV) and ``s3://bucket/prefix``; or a cache that was
+        published as a dataset, ``rucio://scope:name``, to be read only.
 
     Raises
     ------
@@ -76,6 +77,8 @@ def open_store(place: str | os.PathLike[str] | Store) -> Store:
     rest = text[scheme.end() :]
     if scheme[1].lower() in _REMOTE:
         return _remote_store(_REMOTE[scheme[1].lower()], rest)
+    if scheme[1].lower() == "rucio":
+        return _published_store(rest)
     path = rest.removeprefix("localhost")
     if scheme[1].lower() == "file" and path.startswith("/"):
         return LocalStore(path)
@@ -102,6 +105,17 @@ def _remote_store(scheme: str, rest: str) -> RemoteStore:
     return RemoteStore(f"{scheme}://{parts.netloc}{'//' + path.lstrip('/') if scheme == 'root' else path}")
 
 
+def _published_store(did: str) -> Store:
+    scope, _, name = did.partition(":")
+    if not scope or not name:
+        raise ConfigurationError(f"'rucio://{did}' names no dataset: write 'rucio://user.jdoe:ttbar-cache'")
+    if importlib.util.find_spec("rucio") is None:
+        raise ConfigurationError("rucio:// needs one more package: pip install 'coffea_dirac[rucio,xrootd]'")
+    from coffea_dirac.stores.published import PublishedStore
+
+    return PublishedStore(f"rucio://{did}")
+
+
 def copies_of(store: Store) -> Store | None:
     """Return where index blobs of a store far away are kept on this machine; None if the store is near.
 
@@ -110,7 +124,7 @@ def copies_of(store: Store) -> Store | None:
     >>> copies_of(open_store("stages")) is None
     True
     """
-    if not isinstance(store, RemoteStore):
+    if isinstance(store, LocalStore) or "://" not in store.url:
         return None
     import platformdirs
 

@@ -418,6 +418,7 @@ def _receipt(
         "entries": int(metrics.get("entries", 0)),
         "columns": sorted(metrics.get("columns", ())),
         **({"site": site} if site else {}),
+        **({"rses": rses} if (rses := lake.rses_read(item.filename)) else {}),
     }
     shelf.keep(Record(key, payload.data, payload.codec, inputs, info=info))
     return Receipt(position, payload=(payload.codec, payload.data), key=key, **common)

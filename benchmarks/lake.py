@@ -1,0 +1,161 @@
+"""What the data lake costs: resolving many files against Rucio's bare answer, from a snapshot, and reading by lfn."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pairs import Line, Spent, Stopwatch, cpu_ratios, ratios, seconds, take_turns
+
+TESTS = Path(__file__).parent.parent / "tests"
+FILES, DATASETS, ROUNDS, EVENTS = 10_000, 10, 3, 200_000
+TARGET, SNAPSHOT_S, READ_TARGET = 1.1, 0.2, 1.03
+_AT_ONCE = 200
+"""SQLite takes no more files in one call."""
+
+
+def lines(*, files: int = FILES, datasets: int = DATASETS, rounds: int = ROUNDS, events: int = EVENTS) -> list[Line]:
+    """Measure and return the table's lines; none where the servers cannot be started."""
+    sys.path.insert(0, str(TESTS))
+    from servers import why_missing
+
+    if why_missing("rucio") or why_missing("xrootd"):
+        return []
+    from pki import make_pki
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        keys = make_pki(folder / "pki")
+        return [*_resolving(folder, keys, files, datasets, rounds), *_reading(folder, events, rounds)]
+
+
+def _resolving(folder: Path, keys: Any, files: int, datasets: int, rounds: int) -> list[Line]:
+    from rucio_server import PASSWORD, RucioServer
+
+    from coffea_dirac import open_catalog, resolve
+
+    login = {"account": "jdoe", "auth_type": "userpass", "credentials": {"username": "jdoe", "password": PASSWORD}}
+    server = RucioServer(folder / "rucio", keys)
+    server.start()
+    try:
+        dids = _fill(server, files, datasets)
+        catalog: Any = open_catalog(server.url, ca_cert=str(keys.ca), **login)
+        found: list[Any] = []
+
+        def ours() -> Spent:
+            watch = Stopwatch()
+            found.append(resolve("mc:all", catalog=catalog))
+            return watch.spent()
+
+        def bare() -> Spent:
+            watch = Stopwatch()
+            for did in dids:
+                for _ in catalog._listed([did]):
+                    pass
+            return watch.spent()
+
+        spent = take_turns({"resolve": ours, "bare": bare}, rounds=rounds)
+        before = server.n_requests()
+        ours()
+        n_requests = server.n_requests() - before
+    finally:
+        server.stop()
+    if len(found[-1]["mc:all"]["files"]) != files:
+        raise RuntimeError(f"{len(found[-1]['mc:all']['files'])} of {files} files were found")
+    found[-1].listing.save(folder / "snapshot.json")
+    offline = [_watched(lambda: resolve("mc:all", catalog=folder / "snapshot.json")) for _ in range(7)]
+    snapshot_s = sorted(one.wall_s for one in offline)[3]
+    against, cpu = ratios(spent["resolve"], spent["bare"]), cpu_ratios(spent["resolve"], spent["bare"])
+    return [
+        Line(
+            f"resolving a container of {files:,} files in {datasets} datasets, 2 replicas each, {n_requests} requests",
+            seconds(spent["resolve"]),
+            f"{seconds(spent['bare'])} list_replicas, {datasets} requests",
+            f"ratio {against}, of CPU (with the server's) {cpu}; {rounds} rounds",
+            f"at most {TARGET}",
+            against.median <= TARGET,
+        ),
+        Line(
+            f"the same {files:,} files from a snapshot",
+            seconds(offline),
+            "-",
+            "7 times",
+            f"under {SNAPSHOT_S} s",
+            snapshot_s < SNAPSHOT_S,
+        ),
+    ]
+
+
+def _watched(step: Callable[[], object]) -> Spent:
+    watch = Stopwatch()
+    step()
+    return watch.spent()
+
+
+def _fill(server: Any, files: int, datasets: int) -> list[dict[str, str]]:
+    """Register a container, and return its datasets."""
+    places = {"SITE_A": "root://localhost:1094//store", "SITE_B": "root://localhost:1095//store"}
+    for rse, place in places.items():
+        server.add_rse(rse, place, site=rse.removesuffix("_DISK"))
+    client, each = server.client(), files // datasets
+    client.add_scope("root", "mc")
+    client.add_container("mc", "all")
+    dids = []
+    for number in range(datasets):
+        dids.append({"scope": "mc", "name": f"part{number}"})
+        client.add_dataset("mc", f"part{number}")
+        names = [f"nano/part{number}/file_{i:06}.root" for i in range(each)]
+        for at in range(0, each, _AT_ONCE):
+            facts = [
+                {"scope": "mc", "name": n, "bytes": 10**9, "adler32": "0badcafe"} for n in names[at : at + _AT_ONCE]
+            ]
+            for rse, place in places.items():
+                client.add_replicas(rse, [{**file, "pfn": f"{place}/{file['name']}"} for file in facts])
+            client.attach_dids("mc", f"part{number}", [{"scope": "mc", "name": file["name"]} for file in facts])
+    client.attach_dids("mc", "all", dids)
+    return dids
+
+
+def _reading(folder: Path, events: int, rounds: int) -> list[Line]:
+    import uproot
+    from scenario import write_nano
+    from xrootd_server import XRootDServer
+
+    from coffea_dirac import resolve
+
+    server = XRootDServer(folder / "site")
+    server.start()
+    try:
+        path = write_nano(server.data / "nano.root", events=events)
+        path.chmod(0o644)
+        pfn = f"{server.root}/nano.root"
+        facts = {"size_bytes": path.stat().st_size, "replicas": {"SITE": pfn}}
+        resolve("mc:t", catalog={"mc:t": {"mc:nano.root": facts}})
+
+        def reading(name: str) -> Spent:
+            def read() -> None:
+                with uproot.open({name: "Events"}) as tree:
+                    tree.arrays()
+
+            # One file is soon read.
+            return _watched(lambda: [read() for _ in range(10)])
+
+        measures = {"lfn": lambda: reading("lfn://mc:nano.root"), "pfn": lambda: reading(pfn)}
+        spent = take_turns(measures, rounds=5 * rounds)
+    finally:
+        server.stop()
+    against, cpu = ratios(spent["lfn"], spent["pfn"]), cpu_ratios(spent["lfn"], spent["pfn"])
+    return [
+        Line(
+            f"opening a file of {events:,} events and reading it by its logical name over root://, 10 times",
+            seconds(spent["lfn"]),
+            f"{seconds(spent['pfn'])} uproot on the URL of the replica",
+            f"ratio {against}, of CPU {cpu}; {5 * rounds} rounds",
+            f"at most {READ_TARGET}",
+            against.median <= READ_TARGET,
+        )
+    ]
