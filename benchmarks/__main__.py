@@ -16,7 +16,7 @@ from typing import Any
 # Before anything that would start threads of its own: two workers on two cores shall not fight with their own pools.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks import cold, fingerprint, graph, keeping, lake, million, plot, resume, stages, startup, warm
+from benchmarks import cold, fingerprint, graph, grid, keeping, lake, million, plot, resume, stages, startup, warm
 from benchmarks.pairs import Line, Loads
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "benchmarks.md"
@@ -39,6 +39,7 @@ TINY: dict[str, dict[str, Any]] = {
         "samples": (("wjets", "nominal"),),
     },
     "lake": {"files": 20, "datasets": 2, "rounds": 1, "events": 200},
+    "grid": {"jobs": 2, "known": 3, "files": 1, "items": 2, "rounds": 1},
 }
 PROGRAMS: dict[str, Callable[..., list[Line]]] = {
     "cold": cold.lines,
@@ -51,6 +52,7 @@ PROGRAMS: dict[str, Callable[..., list[Line]]] = {
     "stages": stages.lines,
     "graph": graph.lines,
     "lake": lake.lines,
+    "grid": grid.lines,
 }
 
 

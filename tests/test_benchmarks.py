@@ -13,7 +13,9 @@ from benchmarks.pairs import Line, Point, Range, Spent, cpu_s, ratios, take_turn
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(
+    "program", [pytest.param(name, marks=pytest.mark.needs("diracx")) if name == "grid" else name for name in PROGRAMS]
+)
 def test_benchmark_runs_at_tiny_size_and_writes_its_table(program, tmp_path):
     page = tmp_path / "page.md"
     done = subprocess.run(
