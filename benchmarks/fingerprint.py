@@ -33,7 +33,7 @@ def first_and_again() -> tuple[float, float]:
 
 def item_key_us(items: int = ITEMS) -> float:
     """Return the microseconds that the key of one further work item takes."""
-    from coffea_dirac.cache import item_key
+    from coffea_dirac.running.plan import item_key
 
     template, identity = "a" * 64, "b" * 64
     started = time.perf_counter()

@@ -22,13 +22,20 @@ FILES, EVENTS, CHUNKSIZE = 1, 60_000, 15_000
 REST = "all else: bundles, ledger, report, the Runner"
 LAYERS: Mapping[str, tuple[str, ...]] = {
     # Not around the analysis itself: its fingerprint would be another one.
-    "user code, and the watch over what it reads": ("coffea_dirac.stages.staged:StagedProcessor.process",),
+    "user code, and the watch over what it reads": (
+        "coffea_dirac.stages.staged:StagedProcessor.process",
+        "coffea_dirac.stages.staged:StagedProcessor.process_without_data",
+    ),
     "reading columns (uproot)": ("coffea.nanoevents.mapping.uproot:UprootSourceMapping.extract_column",),
     "opening files, once for each bundle": ("coffea_dirac.worker.reading:Reader._opened",),
     "making events (NanoEvents)": ("coffea_dirac.worker.reading:Reader.open",),
     "digests of what user code has read": ("coffea_dirac.worker.work:_all_inputs",),
     "results to bytes (codecs)": ("coffea_dirac.codecs:encode",),
-    "records to packs": ("coffea_dirac.worker.work:_Shelf.keep", "coffea_dirac.worker.work:_Shelf.close"),
+    "records to packs": (
+        "coffea_dirac.worker.shelf:Shelf.keep",
+        "coffea_dirac.worker.shelf:Shelf.close",
+        "coffea_dirac.stages.evaluation:Evaluator._keep",
+    ),
     "merging, bytes to results included": (
         "coffea_dirac.worker.fold:merge_group",
         "coffea_dirac.running.merging:Merging.result",

@@ -27,8 +27,9 @@ from coffea_dirac.running.trust import Trust
 from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.resources import Resources
 from coffea_dirac.stages.stage import describe_stage
+from coffea_dirac.worker.shelf import Receipt, finished
 from coffea_dirac.worker.task import Task
-from coffea_dirac.worker.work import Receipt, finished, run_bundle
+from coffea_dirac.worker.work import run_bundle
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from coffea_dirac.calls import ProcessingCall
     from coffea_dirac.running.call import Lost
     from coffea_dirac.stages.resources import Resources
-    from coffea_dirac.worker.work import Receipt
+    from coffea_dirac.worker.shelf import Receipt
 
 
 def read_error(item: Any, error: Exception) -> InputError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from coffea_dirac.cache import CacheWarning, StageCache, item_key
+from coffea_dirac.cache import StageCache
 from coffea_dirac.calls import ProcessingCall, item_metadata
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients
@@ -17,6 +18,7 @@ from coffea_dirac.inputs.identity import FileIdentity, Reading, local_path
 from coffea_dirac.inputs.memo import IdentityMemo
 from coffea_dirac.interfaces import Json, Row, Versions
 from coffea_dirac.merge import Leaf
+from coffea_dirac.records import CacheWarning
 from coffea_dirac.running.messages import stale_plan
 from coffea_dirac.running.workers import Workers
 from coffea_dirac.stages.explaining import why_new
@@ -105,6 +107,18 @@ def _key(plan: Plan, item: Any) -> str:
         item.entrystop,
         getattr(item, "preload", None),
     )
+
+
+def item_key(template: str, identity: str, treename: str, start: int, stop: int, preload: Iterable[str] | None) -> str:
+    """Return the key of a work item: H(template, identity of the data).
+
+    Examples
+    --------
+    >>> item_key("t", "i", "Events", 0, 10, None) != item_key("t", "i", "Events", 0, 11, None)
+    True
+    """
+    parts = ("work item 1", template, identity, treename, str(start), str(stop), *sorted(preload or ()))
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def identify(run: Run, call: ProcessingCall, items: Sequence[Any]) -> dict[str, FileIdentity]:

@@ -17,9 +17,10 @@ from coffea_dirac.running.plan import Plan, Run
 from coffea_dirac.stages.resources import ORDINARY, Blocked
 from coffea_dirac.stages.verifying import Verification, shown
 from coffea_dirac.worker.failures import told, user_line, with_retries
+from coffea_dirac.worker.item import Item
 from coffea_dirac.worker.reading import Reader
+from coffea_dirac.worker.shelf import Receipt, read_only_keeper
 from coffea_dirac.worker.task import TASKS, Task
-from coffea_dirac.worker.work import Item, Receipt, read_only_keeper
 
 ATTEMPTS = 3
 
