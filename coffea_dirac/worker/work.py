@@ -14,6 +14,7 @@ from typing import Any
 from coffea_dirac import codecs
 from coffea_dirac.environment import environment
 from coffea_dirac.errors import CodecError, StageError, chain
+from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.discovery import Window, digest_path
 from coffea_dirac.interfaces import Discovered, Json, Record, Row
 from coffea_dirac.stages.handles import HANDLE_PLACES, Handle
