@@ -15,10 +15,13 @@ demo: ## Set up .venv and run the AGC ttbar analysis three times: cold, warm, ed
 	@grep -q test.lock .venv/.set-up-from 2>/dev/null && scripts/set-up .venv requirements/test.lock || scripts/set-up .venv requirements/demo.lock
 	@$(RUN) -m agc_example.demo
 
-demo-grid: ## Run the AGC ttbar analysis on a grid in a box: a DiracX server and two sites on this machine
+demo-grid: ## Run the AGC ttbar analysis on a grid in a box: DiracX, Rucio and two sites with storages, on this machine
 	@# Needs DiracX's client, which the environment of the demo alone does not have.
 	@scripts/set-up .venv requirements/test.lock
 	@scripts/set-up .venv-diracx requirements/diracx.lock
+	@# Without these two the demo reads this machine's disk, and says so.
+	-@scripts/set-up-xrootd
+	-@scripts/set-up .venv-rucio requirements/rucio-server.lock
 	@$(RUN) -m agc_example.demo_grid
 
 test: ## Set up .venv and pass the tests on both stacks, ruff, mypy and import-linter
