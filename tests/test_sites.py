@@ -17,7 +17,7 @@ from scenario import write_nano
 
 from coffea_dirac import DiracCluster, DiracExecutor, resolve
 from coffea_dirac.dirac.local import LocalJobs
-from coffea_dirac.errors import ProcessingError
+from coffea_dirac.errors import CodeMismatchError, ProcessingError
 from coffea_dirac.interfaces import Job, JobFacts
 from coffea_dirac.testing_jobs import wait_until
 
@@ -26,13 +26,33 @@ pytestmark = pytest.mark.core
 UK, IT, FR = "LCG.UKI-A.uk", "LCG.CNAF.it", "LCG.CC-LYON.fr"
 AT_A_SITE = """
 import os, runpy, sys
+
 os.environ["DIRACSITE"] = {site!r}
+
+
+class Nothing:
+    def find_spec(self, name, *_):
+        if name == "wave":
+            raise ModuleNotFoundError("No module named 'wave'", name=name)
+
+
+def hide(path):
+    # No directory of the submitter's is seen here.
+    if path == {hidden!r}:
+        return Nothing()
+    raise ImportError
+
+
+sys.path_hooks.insert(0, hide)
+sys.path_importer_cache.clear()
+sys.meta_path.insert(0, Nothing())
 runpy.run_module("coffea_dirac.dirac.start_worker", run_name="__main__", alter_sys=True)
 """
 ANALYSIS = """
 import os, time
 import awkward as ak
 from coffea import processor
+from HELPER import number
 
 
 def said(text):
@@ -45,7 +65,7 @@ class Analysis(processor.ProcessorABC):
         site, name = os.environ["DIRACSITE"], events.metadata["filename"].rpartition("/")[2]
         said(f"{site} {name}:{events.metadata['entrystart']}")
         BODY
-        return {"n": len(events), "sum": float(ak.sum(events.Jet.pt))}
+        return {"n": number(events), "sum": float(ak.sum(events.Jet.pt))}
 
     def postprocess(self, accumulator):
         return accumulator
@@ -55,13 +75,14 @@ class Analysis(processor.ProcessorABC):
 class JobsAtSites(LocalJobs):
     """Processes of this machine, each of which takes itself to be at the site that its job names."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: Path) -> None:
         super().__init__()
+        self._hidden = str(hidden)
         self._sites: dict[str, str] = {}
 
     def submit(self, jobs: Sequence[Job]) -> Sequence[str]:
         sites = [job.sites[0] for job in jobs]
-        code = [AT_A_SITE.format(site=site) for site in sites]
+        code = [AT_A_SITE.format(site=site, hidden=self._hidden) for site in sites]
         ids = super().submit(
             [replace(job, arguments=("-c", text, job.arguments[-1])) for job, text in zip(jobs, code, strict=True)]
         )
@@ -77,7 +98,9 @@ class Scene:
 
     def __init__(self, folder: Path, start: Callable[..., DiracCluster]) -> None:
         self.folder, self._start = folder, start
-        self.module = f"analysis_{folder.name}"
+        self.module, self.helper = f"analysis_{folder.name}", f"helper_{folder.name}"
+        (folder / f"{self.helper}.py").write_text("def number(events):\n    return len(events)\n")
+        self.cluster: DiracCluster | None = None
 
     def files(self, **sites: str) -> dict[str, Any]:
         """Return a fileset of logical files, each at one RSE, and write them."""
@@ -91,14 +114,20 @@ class Scene:
 
     def run(self, fileset: Any, sites: Mapping[str, int], body: str = "pass", **options: Any) -> tuple[Any, Any]:
         """Return (output, executor) of a run with workers at these sites, all of them up."""
-        text = ANALYSIS.replace("FOLDER", str(self.folder)).replace("BODY", body.replace("\n", "\n        "))
+        text = (
+            ANALYSIS.replace("FOLDER", str(self.folder))
+            .replace("HELPER", self.helper)
+            .replace("BODY", body.replace("\n", "\n        "))
+        )
         (self.folder / f"{self.module}.py").write_text(text)
-        sys.modules.pop(self.module, None)
-        cluster = self._start(sites)
-        cluster.wait_for(sum(sites.values()), timeout=120)
+        for name in (self.module, self.helper):
+            sys.modules.pop(name, None)
+        if self.cluster is None:
+            self.cluster = self._start(sites)
+            self.cluster.wait_for(sum(sites.values()), timeout=120)
+        cluster = self.cluster
         executor = DiracExecutor(**{"cache": None, "cluster": cluster, "status": False, **options})
         run = processor.Runner(executor=executor, chunksize=CHUNK, schema=NanoAODSchema, metadata_cache={})
-        self.cluster = cluster
         return run(fileset, __import__(self.module).Analysis(), treename="Events"), executor
 
     @property
@@ -120,7 +149,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     clusters: list[DiracCluster] = []
 
     def start(sites: Mapping[str, int]) -> DiracCluster:
-        clusters.append(DiracCluster(sum(sites.values()), sites=sites, service=JobsAtSites()))
+        clusters.append(DiracCluster(sum(sites.values()), sites=sites, service=JobsAtSites(tmp_path)))
         return clusters[-1]
 
     yield Scene(tmp_path, start)
@@ -171,7 +200,9 @@ def test_a_worker_that_fails_at_everything_wastes_three_work_items_at_most_and_i
     (told,) = [text for text in executor.report.notes if "gets no more work" in text]
     assert "no space left on scratch disk" in told
     assert IT in told
-    wait_until(lambda: "worker-2" not in scene.cluster.workers, timeout_s=30, what="the bad worker is replaced")
+    cluster = scene.cluster
+    assert cluster is not None
+    wait_until(lambda: "worker-2" not in cluster.workers, timeout_s=30, what="the bad worker is replaced")
 
 
 def test_an_error_of_the_analysis_is_told_as_one_also_with_several_sites(scene: Scene) -> None:
@@ -194,3 +225,24 @@ def test_with_errors_collected_a_bad_worker_costs_no_work_item(scene: Scene) -> 
         scene.run(scene.files(one="UK"), {UK: 1, IT: 1}, body, errors="collect")
     assert raised.value.partial_output["n"] == ENTRIES - CHUNK
     assert "scratch disk" not in str(raised.value)
+
+
+def test_modules_of_the_users_travel_and_an_edit_of_one_is_seen_by_workers_that_live_on(scene: Scene) -> None:
+    fileset = scene.files(one="UK")
+    out, _ = scene.run(fileset, {UK: 1})
+    assert out["n"] == ENTRIES
+    (scene.folder / f"{scene.helper}.py").write_text("def number(events):\n    return 2 * len(events)\n")
+    again, _ = scene.run(fileset, {UK: 1})
+    assert again["n"] == 2 * ENTRIES
+    # One that is new, and that the analysis has not imported before.
+    (scene.folder / f"{scene.helper}.py").write_text(f"from new_{scene.helper} import number\n")
+    (scene.folder / f"new_{scene.helper}.py").write_text("def number(events):\n    return 3 * len(events)\n")
+    third, _ = scene.run(fileset, {UK: 1})
+    assert third["n"] == 3 * ENTRIES
+    assert {site for site, _ in scene.ran} == {UK}
+
+
+def test_a_package_that_is_missing_at_a_worker_is_named_with_what_adds_it(scene: Scene) -> None:
+    (scene.folder / f"{scene.helper}.py").write_text("import wave\ndef number(events):\n    return len(events)\n")
+    with pytest.raises(CodeMismatchError, match=f"{UK} has no module 'wave'.*setup='pip install wave'"):
+        scene.run(scene.files(one="UK"), {UK: 1})

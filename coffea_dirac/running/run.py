@@ -30,6 +30,7 @@ from coffea_dirac.running.plan import Plan, Run, make_plan, stage_name
 from coffea_dirac.running.progress import progress
 from coffea_dirac.running.rechecking import recheck
 from coffea_dirac.stages.verifying import NEVER
+from coffea_dirac.worker.modules import sources, user_modules
 from coffea_dirac.worker.task import Task, reading_of, schema_settings, stage_options
 
 # How often records may vanish between being found and being read.
@@ -182,6 +183,7 @@ def make_task(run: Run, call: ProcessingCall, plan: Plan, session: str) -> Task:
         reading=reading_of(call, versions=run.versions) if has_stages else "",
         identities={name: i.digest for name, i in plan.identities.items()} if has_stages else {},
         files=read_files(template.files) if template is not None else {},
+        modules=sources(user_modules()) if run.workers.may_be_elsewhere else {},
         lake=lake.told({item.filename for item in plan.items}),
     )
 

@@ -49,6 +49,11 @@ class Workers:
         return self.inline or self._client is not None or self._cluster is not None or self._n is not None
 
     @property
+    def may_be_elsewhere(self) -> bool:
+        """Whether workers may be on machines that do not see this one's files."""
+        return not self.inline and (self._client is not None or self._cluster is not None)
+
+    @property
     def are_up(self) -> bool:
         """Whether there are workers already; asking starts none."""
         if self.inline:

@@ -1,7 +1,8 @@
 """What travels to the workers once per run: the call, its template, and where its code comes from.
 
 The worker fingerprints what it really unpickled.  If that differs from what the submitter fingerprinted it forgets the
-user's modules and imports them again; if it still differs, nothing it computes is kept or used.
+user's modules and imports them again, those that came with the task first; if it still differs, nothing it computes is
+kept or used.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import cloudpickle
@@ -28,6 +29,7 @@ from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.files import settle_files
 from coffea_dirac.interfaces import Store, Versions
 from coffea_dirac.stages.verifying import NEVER, Verification
+from coffea_dirac.worker.modules import SHELF, forget, missing, user_modules
 
 # Methods that do not run for a work item: their bodies enter only if other code names them.
 OMITTED_METHODS = ("postprocess",)
@@ -42,7 +44,8 @@ class Task:
     the code name; `versions` says how those of installed packages count, `verification` how much of what is found is
     computed again; with `collect` a work item that fails does not keep the next ones from being processed.  For stages:
     `reading` is the digest of how data are read, `identities` are those of the input files by file and tree, `files`
-    the contents of `File` objects; `lake` is where logical files are; `memory` is what a process notes for itself.
+    the contents of `File` objects; `lake` is where logical files are; `modules` are the user's own, by path, for
+    workers that do not see them; `memory` is what a process notes for itself.
     """
 
     call: ProcessingCall
@@ -65,6 +68,7 @@ class Task:
     identities: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     lake: lake.Told = field(default_factory=lake.Told)
+    modules: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     memory: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -146,39 +150,43 @@ TASKS = Tasks()
 
 def pack_task(task: Task) -> bytes:
     """Return the bytes that travel to the workers: where to import from, then the task."""
-    modules = tuple(task.template.modules) if task.template is not None else ()
-    head = pickle.dumps((task.cwd, task.sys_path, modules))
-    body: bytes = cloudpickle.dumps(task)
+    modules = tuple(user_modules())
+    head = pickle.dumps((task.cwd, task.sys_path, modules, task.modules, task.stage))
+    body: bytes = cloudpickle.dumps(replace(task, modules={}))
     return len(head).to_bytes(8, "little") + head + body
 
 
 def _checked(blob: bytes) -> Task:
     size = int.from_bytes(blob[:8], "little")
-    cwd, sys_path, modules = pickle.loads(blob[8 : 8 + size])  # noqa: S301 - from the submitter, as every dask task
+    cwd, sys_path, modules, files, stage = pickle.loads(blob[8 : 8 + size])  # noqa: S301 - from the submitter
     _import_from(cwd, sys_path)
+    SHELF.place(files)
     body = blob[8 + size :]
+    try:
+        return _opened(body)
+    except (CodeMismatchError, ModuleNotFoundError, AttributeError):
+        # This process may have imported the user's modules before they were edited, or found others by their names:
+        # forget them once and look again.
+        forget(modules)
+        SHELF.place(files, first=True)
+    try:
+        return _opened(body)
+    except ModuleNotFoundError as error:
+        raise CodeMismatchError(missing(error, stage)) from error
+
+
+def _opened(body: bytes) -> Task:
+    """Return the task, if it means here what it meant to the submitter."""
     task: Task = cloudpickle.loads(body)
     _settle_schemas(task)
     settle_files(task.files)
     lake.take(task.lake)
     codecs.offer(task.call.processor)
-    expected = task.template
-    if expected is None:
-        return task
-    found = template_of(task.call, expected.sources, versions=task.versions)
-    if found.digest == expected.digest:
+    if (expected := task.template) is not None:
+        found = template_of(task.call, expected.sources, versions=task.versions)
+        if found.digest != expected.digest:
+            raise CodeMismatchError(_mismatch(task.stage, expected, found))
         _settle_stages(task, found.stages)
-        return task
-    # This process may have imported the user's modules before they were edited: forget them once and look again.
-    for name in modules:
-        if name != "__main__":
-            sys.modules.pop(name, None)
-    task = cloudpickle.loads(body)
-    codecs.offer(task.call.processor)
-    found = template_of(task.call, expected.sources, versions=task.versions)
-    if found.digest != expected.digest:
-        raise CodeMismatchError(_mismatch(task.stage, expected, found))
-    _settle_stages(task, found.stages)
     return task
 
 
