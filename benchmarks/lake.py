@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import secrets
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,7 +15,8 @@ from benchmarks.pairs import Line, Spent, Stopwatch, cpu_ratios, ratios, seconds
 
 TESTS = Path(__file__).parent.parent / "tests"
 FILES, DATASETS, ROUNDS, EVENTS = 10_000, 10, 3, 200_000
-TARGET, SNAPSHOT_S, READ_TARGET = 1.1, 0.2, 1.03
+TARGET, SNAPSHOT_S, READ_TARGET, KEEP_TARGET = 1.1, 0.2, 1.03, 2.0
+_PACKS, _PACK_BYTES = 50, 100_000
 _AT_ONCE = 200
 """SQLite takes no more files in one call."""
 
@@ -30,7 +34,8 @@ def lines(*, files: int = FILES, datasets: int = DATASETS, rounds: int = ROUNDS,
         folder = Path(name)
         folder.chmod(0o755)
         keys = make_pki(folder / "pki")
-        return [*_resolving(folder, keys, files, datasets, rounds), *_reading(folder, events, rounds)]
+        found = _reading(folder, events, rounds) + _keeping(folder, keys, rounds)
+        return found + _resolving(folder, keys, files, datasets, rounds)
 
 
 def _resolving(folder: Path, keys: Any, files: int, datasets: int, rounds: int) -> list[Line]:
@@ -157,5 +162,50 @@ def _reading(folder: Path, events: int, rounds: int) -> list[Line]:
             f"ratio {against}, of CPU {cpu}; {5 * rounds} rounds",
             f"at most {READ_TARGET}",
             against.median <= READ_TARGET,
+        )
+    ]
+
+
+def _keeping(folder: Path, keys: Any, rounds: int) -> list[Line]:
+    """Measure writing packs by https with a token against requests of one connection that know nothing else."""
+    import ssl
+
+    import urllib3
+    from xrootd_server import XRootDServer
+
+    from coffea_dirac import open_store
+
+    server, names = XRootDServer(folder / "with-tokens", keys), itertools.count()
+    data, token = secrets.token_bytes(_PACK_BYTES), keys.token()
+    os.environ |= {"BEARER_TOKEN": token, "X509_CERT_DIR": str(keys.capath)}
+    server.start()
+    try:
+        store = open_store(f"{server.http}/stages")
+        pool = urllib3.PoolManager(ssl_context=ssl.create_default_context(cafile=str(keys.ca)))
+
+        def bare(name: int) -> None:
+            url, headers = f"{server.http}/{name}", {"Authorization": f"Bearer {token}"}
+            if pool.request("PUT", url, body=data, headers=headers).status >= 300:
+                raise RuntimeError("the server does not take a file")
+
+        def each(step: Callable[[int], None]) -> Spent:
+            return _watched(lambda: [step(next(names)) for _ in range(_PACKS)])
+
+        measures = {
+            "ours": lambda: each(lambda name: store.create(f"v1/s/x/p/{name}.pack", data)),
+            "bare": lambda: each(bare),
+        }
+        spent = take_turns(measures, rounds=5 * rounds)
+    finally:
+        server.stop()
+    against, cpu = ratios(spent["ours"], spent["bare"]), cpu_ratios(spent["ours"], spent["bare"])
+    return [
+        Line(
+            f"writing {_PACKS} packs of {_PACK_BYTES // 1000} kB by https with a token",
+            seconds(spent["ours"]),
+            f"{seconds(spent['bare'])} bare PUT",
+            f"ratio {against}, of CPU {cpu}; {5 * rounds} rounds",
+            f"at most {KEEP_TARGET:g}",
+            against.median <= KEEP_TARGET,
         )
     ]

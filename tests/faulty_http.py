@@ -39,6 +39,10 @@ def faulty_server() -> Iterator[Faults]:
             self.end_headers()
             self.wfile.write(body)
 
+        def _found(self) -> list[str]:
+            folder = f"{self.path.rstrip('/')}/"
+            return [name for name in faults.blobs if name == self.path or name.rpartition("/")[0] + "/" == folder]
+
         def do(self) -> None:
             faults.seen.append((self.command, self.path, dict(self.headers)))
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -50,10 +54,11 @@ def faulty_server() -> Iterator[Faults]:
                 self._answer(201)
             elif self.command == "DELETE":
                 self._answer(204 if faults.blobs.pop(self.path, None) is not None else 404)
+            elif self.command == "PROPFIND" and (found := self._found()):
+                listed = "".join(_PROPERTIES.format(name, len(faults.blobs[name])) for name in found)
+                self._answer(207, f'<D:multistatus xmlns:D="DAV:">{listed}</D:multistatus>'.encode())
             elif self.path not in faults.blobs:
                 self._answer(404)
-            elif self.command == "PROPFIND":
-                self._answer(207, _PROPERTIES.format(self.path, len(faults.blobs[self.path])).encode())
             else:
                 # As many small servers: whatever the range, all of it.
                 self._answer(200, faults.blobs[self.path])
@@ -75,6 +80,6 @@ def faulty_server() -> Iterator[Faults]:
 
 
 _PROPERTIES = (
-    '<D:multistatus xmlns:D="DAV:"><D:response><D:href>{}</D:href><D:propstat><D:prop><D:resourcetype/>'
-    "<D:getcontentlength>{}</D:getcontentlength></D:prop></D:propstat></D:response></D:multistatus>"
+    "<D:response><D:href>{}</D:href><D:propstat><D:prop><D:resourcetype/>"
+    "<D:getcontentlength>{}</D:getcontentlength></D:prop></D:propstat></D:response>"
 )

@@ -373,3 +373,25 @@ def test_a_url_without_the_did_of_its_dataset_is_refused() -> None:
         resolve({"t": {"files": {"root://a//a.root": "Events"}}}, catalog=catalog)
     with pytest.raises(ConfigurationError, match=r"root://a//b.root of 't' is no replica of a file of mc:t"):
         resolve({"t": {"files": {"root://a//b.root": "Events"}, "did": "mc:t"}}, catalog=catalog)
+
+
+def test_replicas_that_differ_are_found_where_the_catalog_has_no_checksum(a_lake: Lake) -> None:
+    facts = a_lake.catalog["mc:ttbar"]["mc:one.root"]
+    del facts["adler32"], facts["size_bytes"]
+    before = a_lake.run("LCG.A.uk")
+    assert (before.error, before.misses, before.notes) == (None, 4, [])
+    warm = a_lake.run("LCG.B.uk")
+    assert (warm.out, warm.misses) == (before.out, 0)
+    # What the submitter has read at one site is what workers must find at another.
+    name, *_ = a_lake.resolved()["mc:ttbar"]["files"]
+    lake._read(lake.LogicalFileSystem._strip_protocol(name), [(0, 10)])
+    told = lake.told([name])
+    a_lake.copy("A_DISK", "one").write_bytes(a_lake.copy("A_DISK", "two").read_bytes())
+    a_lake.copy("B_DISK", "one").write_bytes(a_lake.copy("B_DISK", "two").read_bytes())
+    lake._health = Health()
+    lake.take(told)
+    with pytest.raises(NoReplicaError, match="begins otherwise than the replica that was read first"):
+        lake._read("mc:one.root", [(0, 10)])
+    a_lake.resolved()
+    lake._health._damaged.clear()
+    assert len(lake._read("mc:one.root", [(0, 10)])[0]) == 10

@@ -92,9 +92,22 @@ def test_a_blob_whose_creation_was_not_answered_is_there_once(faults: Faults) ->
     store.create("v1/x", b"content")
     assert [verb for verb, _, _ in faults.seen].count("PUT") == 1
     assert faults.blobs == {"/stages/v1/x": b"content"}
-    faults.blobs["/stages/v1/y"] = b"of somebody else"
+    faults.blobs["/stages/v2/y"] = b"of somebody else"
     with pytest.raises(StoreError, match="already a blob"):
-        store.create("v1/y", b"content")
+        store.create("v2/y", b"content")
+
+
+def test_a_folder_is_asked_once_what_is_in_it(faults: Faults) -> None:
+    store = open_store(f"http://127.0.0.1:{faults.port}/stages")
+    for n in range(5):
+        store.create(f"v1/p/{n}", b"content")
+    with pytest.raises(StoreError, match="already a blob"):
+        store.create("v1/p/3", b"other")
+    verbs = [verb for verb, _, _ in faults.seen]
+    assert (verbs.count("PROPFIND"), verbs.count("PUT")) == (1, 5)
+    store.delete("v1/p/3")
+    store.create("v1/p/3", b"other")
+    assert store.read("v1/p/3") == b"other"
 
 
 @pytest.mark.parametrize("scheme", ["http", pytest.param("root", marks=pytest.mark.needs("xrootd"))])

@@ -6,12 +6,13 @@ storage that does not answer.  All of this is forgotten after some minutes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 from coffea_dirac.inputs.storages import adler32_of
@@ -23,6 +24,7 @@ Verify = Literal["size", "adler32"]
 AVOIDED_S = 300.0
 """So long a storage that did not answer is tried last, and a damaged replica is not read."""
 MOST_TOLD = 20
+HEAD_BYTES = 1024
 _MISSING = re.compile(r"\[3011\]|no such file|\b404\b|file ends early|illegal seek", re.IGNORECASE)
 FORBIDDEN = re.compile(r"\[3010\]|permission denied|auth failed|\b40[13]\b", re.IGNORECASE)
 _logger = logging.getLogger(__name__)
@@ -49,6 +51,9 @@ class Health:
         self._unreadable: dict[_Copy, float] = {}
         self._damaged: dict[_Copy, tuple[float, str]] = {}
         self._checked: set[_Copy] = set()
+        self._alike: dict[str, set[str]] = {}
+        self.heads: dict[str, str] = {}
+        """Of files without a checksum: a digest of how the replica begins that was read first."""
         self._sound: set[_Copy] = set()
         self._source: dict[str, dict[str, Replica]] = {}
         self._n_told: Counter[str] = Counter()
@@ -102,6 +107,8 @@ class Health:
         DamagedError
             It is another file.
         """
+        if not file.adler32:
+            self._compare_heads(replica, system, path)
         copy = _copy(replica)
         whole = verify == "adler32" and file.adler32 != ""
         done = self._sound if whole else self._checked
@@ -117,6 +124,24 @@ class Health:
             self._checked.add(copy)
             if whole:
                 self.verify(file, replica, system, path)
+
+    def _compare_heads(self, replica: Replica, system: Any, path: str) -> None:
+        """Compare how replicas begin, for files without a checksum: a ROOT file says there who it is and where it ends.
+
+        What the first process found is what others have to find: a result must not be kept for another file.
+        """
+        if replica.rse in self._alike.get(replica.lfn, ()):
+            return
+        found = hashlib.sha256(system.cat_file(path, start=0, end=HEAD_BYTES)).hexdigest()
+        if self.heads.setdefault(replica.lfn, found) != found:
+            raise DamagedError("it begins otherwise than the replica that was read first")
+        self._alike.setdefault(replica.lfn, set()).add(replica.rse)
+
+    def forget_heads(self, lfns: Iterable[str]) -> None:
+        """Let files begin in another way: they were resolved again."""
+        for lfn in lfns:
+            self.heads.pop(lfn, None)
+            self._alike.pop(lfn, None)
 
     def verify(self, file: LogicalFile, replica: Replica, system: Any, path: str) -> None:
         """Compare all bytes of a replica with the catalog, which takes as long as to read them.

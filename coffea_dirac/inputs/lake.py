@@ -34,6 +34,7 @@ class Told(NamedTuple):
     near: Mapping[str, tuple[str, ...]] = {}
     weights: Mapping[str, float] = {}
     whole: frozenset[str] = frozenset()
+    heads: Mapping[str, str] = {}
 
 
 _known: dict[str, LogicalFile] = {}
@@ -56,20 +57,23 @@ def know(
     _near.update((site, tuple(rses)) for site, rses in (near or {}).items())
     _weights.update(weights or {})
     (_whole.update if verify == "adler32" else _whole.difference_update)(new)
+    _health.forget_heads(new)
 
 
 def take(told: Told) -> None:
     """Take over what another process has `told`."""
     know([file for file in told.files if file.lfn not in told.whole], told.near, told.weights)
     know([file for file in told.files if file.lfn in told.whole], verify="adler32")
+    _health.heads.update(told.heads)
 
 
 def told(filenames: Iterable[str]) -> Told:
     """Return what another process has to know to read these files; nothing for those that are no logical files."""
     found = {file.lfn: file for file in map(logical_file, filenames) if file is not None}
-    return (
-        Told(tuple(found.values()), dict(_near), dict(_weights), frozenset(_whole & found.keys())) if found else Told()
-    )
+    if not found:
+        return Told()
+    heads = {lfn: head for lfn, head in list(_health.heads.items()) if lfn in found}
+    return Told(tuple(found.values()), dict(_near), dict(_weights), frozenset(_whole & found.keys()), heads)
 
 
 def logical_file(filename: str) -> LogicalFile | None:

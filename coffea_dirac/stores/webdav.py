@@ -43,6 +43,7 @@ class WebdavWire:
     def __init__(self, url: str) -> None:
         self._url, self._path = url, urlsplit(url).path
         self._is_encrypted = url.startswith("https:")
+        self._taken: dict[str, set[str]] = {}
         self._pool = urllib3.PoolManager(
             maxsize=_AT_ONCE,
             timeout=urllib3.Timeout(connect=DEADLINE_S / 2, read=DEADLINE_S),
@@ -119,9 +120,26 @@ class WebdavWire:
         return answer.data if is_whole and "html" not in answer.headers.get("Content-Type", "") else None
 
     def create(self, name: str, data: bytes) -> None:
-        """Write a file.  Not all servers know conditions, so it is asked first; names are unique in any case."""
-        if self._size(name) is not None:
+        """Write a file of a new name.
+
+        Not all servers know conditions, and XRootD's ends the connection with each answer that there is no such file:
+        to ask for each name would take longer than to write it.  So a folder is asked once what is in it, and again
+        after a failure.  Names are unique in any case.
+        """
+        folder = name.rpartition("/")[0]
+        taken = self._taken.get(folder)
+        if taken is None:
+            taken = self._taken[folder] = {blob.name for blob in self._entries(folder)[0]}
+        if name in taken:
             raise FileExistsError(name)
+        try:
+            self._put(name, data)
+        except PassingError:
+            self._taken.pop(folder, None)
+            raise
+        taken.add(name)
+
+    def _put(self, name: str, data: bytes) -> None:
         condition = {"If-None-Match": "*", "Content-Type": "application/octet-stream"}
         answer = self._request("PUT", name, condition, data)
         if answer.status in (404, 409):
@@ -139,6 +157,7 @@ class WebdavWire:
 
     def delete(self, name: str) -> None:
         """Remove a file."""
+        self._taken.get(name.rpartition("/")[0], set()).discard(name)
         answer = self._request("DELETE", name)
         if answer.status != 404:
             _check(answer, self._is_encrypted)
