@@ -106,7 +106,7 @@ class DiracExecutor(ExecutorBase):  # type: ignore[misc]
     def __post_init__(self) -> None:
         if self.client is not None and self.cluster is not None:
             raise ConfigurationError("give client= or cluster=, not both: DiracExecutor(client=cluster.get_client())")
-        if self.workers is not None and (not isinstance(self.workers, int) or self.workers < 1):
+        if self.workers is not None and (type(self.workers) is not int or self.workers < 1):
             raise ConfigurationError(f"workers is {self.workers!r}: it is a number of processes, as in workers=4")
         if self.errors not in ("fail", "collect"):
             raise ConfigurationError(

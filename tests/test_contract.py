@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import pickle
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from scenario import write_nano
 
 from coffea_dirac import DiracExecutor
 from coffea_dirac.cache import CacheWarning
+from coffea_dirac.errors import ProcessingError
 
 pytestmark = pytest.mark.core
 
@@ -42,6 +44,11 @@ class Jets(Sums):
 class Nothing(Sums):
     def process(self, events: Any) -> Any:
         return None
+
+
+class Exits(Sums):
+    def process(self, events: Any) -> Any:
+        sys.exit(4)
 
 
 class Doubles(Sums):
@@ -158,6 +165,21 @@ def test_postprocess_runs_each_time_on_a_fresh_copy(tmp_path: Path, ours: Any) -
 def test_a_processor_that_returns_nothing_is_an_error_as_with_coffea(tmp_path: Path, ours: Any) -> None:
     error = same(ours, {"a": [flat(tmp_path / "a.root")]}, Nothing())
     assert "None" in str(error)
+
+
+@pytest.mark.parametrize("where", [{"inline": True}, {"workers": 1}], ids=["inline", "workers"])
+@pytest.mark.parametrize("kind", ["root", "parquet"])
+def test_a_processor_that_calls_exit_fails_as_with_any_error_and_ends_no_worker(
+    tmp_path: Path, where: Any, kind: str
+) -> None:
+    path = flat(tmp_path / "a.root") if kind == "root" else str(tmp_path / "a.parquet")
+    if kind == "parquet":
+        ak.to_parquet(ak.Array({"x": np.arange(20.0)}), path)
+    executor = DiracExecutor(cache=tmp_path / "cache", status=False, **where)
+    error = outcome(executor, {"a": [path]}, Exits(), {"treename": "Events"}, format=kind)
+    assert isinstance(error, ProcessingError), error
+    assert "SystemExit: 4" in str(error)
+    assert "sys.exit(4)" in str(error)
 
 
 @pytest.mark.parametrize("fileset", [{}, {"a": []}, {"a": {"files": {}}}])

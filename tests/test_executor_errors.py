@@ -128,8 +128,11 @@ def test_a_typo_in_an_option_is_named_with_the_option_that_was_meant() -> None:
 
 
 def test_options_that_mean_nothing_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="workers=4"):
-        DiracExecutor(workers=0)
+    for workers in (0, True, "4"):
+        with pytest.raises(ConfigurationError, match="workers=4"):
+            DiracExecutor(workers=workers)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"client=Client\('tcp://10.0.0.1:8786'\)"):
+        DiracExecutor(client="tcp://10.0.0.1:8786")
     with pytest.raises(ConfigurationError, match="not both"):
         DiracExecutor(client=object(), cluster=object())
 

@@ -197,7 +197,7 @@ class Stream:
 
     def _arrival(self, flight: _Flight) -> Arrival | None:
         """Return what a call returned, or a `Lost`; None if the call was sent again."""
-        from distributed import KilledWorker
+        from distributed import CancelledError, KilledWorker
 
         call = flight.call
         try:
@@ -209,6 +209,11 @@ class Stream:
             deaths = 1 if self._tells_each else error.allowed_failures + 1
             worker = str(getattr(error.last_worker, "address", ""))
             return Arrival(call, Lost(deaths, worker, *self._memory_of(worker)))
+        except CancelledError as error:
+            raise JobServiceError(
+                f"the scheduler has gone, or somebody cancelled the tasks of this run ({error}); run again, what is "
+                "kept is loaded"
+            ) from error
         return Arrival(call, result, worker if self._rooms.has_peer(worker) else "")
 
     def _memory_of(self, worker: str) -> tuple[int, int]:

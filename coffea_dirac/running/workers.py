@@ -28,6 +28,10 @@ class Workers:
     """
 
     def __init__(self, client: Any, cluster: Any, n: int | None, *, inline: bool = False) -> None:
+        if client is not None and not hasattr(client, "submit"):
+            raise ConfigurationError(
+                f"client is {client!r}: give a distributed.Client, as in client=Client({client!r})"
+            )
         if client is not None and getattr(client, "asynchronous", False):
             raise ConfigurationError("the client is asynchronous: make it with Client(..., asynchronous=False)")
         self._client, self._cluster, self._n = client, cluster, n

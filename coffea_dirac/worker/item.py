@@ -18,7 +18,7 @@ from coffea_dirac.stages.reevaluation import evaluator_of
 from coffea_dirac.stages.resources import Blocked, Grant
 from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.staged import ItemPlace, StagedProcessor, source_identity
-from coffea_dirac.worker.reading import Opened, Reader, checked, is_known
+from coffea_dirac.worker.reading import Opened, Reader, checked, failed, is_known
 from coffea_dirac.worker.task import Task
 
 _NEEDS_DATA = object()
@@ -53,7 +53,11 @@ class Item:
 
     def attempt_all(self) -> dict[str, Any]:
         """Return ``{"out": .., "metrics": ..}``, read from a replica of the file that is not damaged."""
-        return lake.survive(self._item.filename, self.attempt, self._reader.close)
+        try:
+            return lake.survive(self._item.filename, self.attempt, self._reader.close)
+        except SystemExit as error:
+            # An error as any other: what user code calls shall end neither a worker nor the submitter.
+            raise RuntimeError(failed("Failed processing file", self._item, error)) from error
 
     def attempt(self) -> dict[str, Any]:
         """Return the same, or fail with the replica that is read."""

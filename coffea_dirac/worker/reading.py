@@ -76,7 +76,7 @@ class Reader:
         try:
             events = self._events(file, item, metadata, columns)
         except Exception as error:
-            raise ReadError(_failed("Failed creating nanoevents", item, error)) from error
+            raise ReadError(failed("Failed creating nanoevents", item, error)) from error
         return Opened(events, _Columns(columns).names, lambda: int(file.file.source.num_requested_bytes - before))
 
     def _opened(self, item: Any) -> Any:
@@ -87,7 +87,7 @@ class Reader:
             try:
                 self._file = uproot.open({item.filename: None}, **self._call.uproot_options)
             except Exception as error:
-                raise ReadError(_failed("Failed to open file", item, error)) from error
+                raise ReadError(failed("Failed to open file", item, error)) from error
             self._name = item.filename
         return self._file
 
@@ -144,7 +144,7 @@ def checked(item: Any, process: Callable[[], Any]) -> Any:
     except ReadError:
         raise
     except Exception as error:
-        raise RuntimeError(_failed("Failed processing file", item, error)) from error
+        raise RuntimeError(failed("Failed processing file", item, error)) from error
     if out is None:
         raise ValueError(
             "process() returned None: it must return what shall be merged, for example a dict of histograms"
@@ -152,7 +152,7 @@ def checked(item: Any, process: Callable[[], Any]) -> Any:
     return out
 
 
-def _failed(what: str, item: Any, error: BaseException) -> str:
+def failed(what: str, item: Any, error: BaseException) -> str:
     """Return what coffea's own function would say, without the secrets of a URL."""
     return without_secrets(f"{what}: {item!r}. The error was: {error!r}.")
 
