@@ -270,6 +270,28 @@ def test_workers_with_other_versions_do_not_join_and_say_which(grid: dict[str, A
         cluster.wait_for(1, timeout=START_S)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_an_environment_is_packed_once_and_workers_run_in_it(grid: dict[str, Any], tmp_path: Path) -> None:
+    def where_from() -> tuple[str, str]:
+        import awkward
+
+        return awkward.__file__, sys.executable
+
+    environment = f"venv:{tmp_path}"
+    for _ in range(2):
+        with cluster_on(grid, sites={SITE_A: 1}, environment=environment) as cluster, Client(cluster) as client:
+            module, python = client.submit(where_from, pure=False).result(timeout=300)
+        assert "/.site/awkward/" in module
+        assert not python.startswith(sys.prefix)
+        assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_environment_without_a_place_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="venv:/shared/directory"):
+        DiracCluster(sites=[SITE_A], environment="venv").job_script()
+
+
 def test_no_credential_is_an_error_of_the_first_task(grid: dict[str, Any], tmp_path: Path) -> None:
     with (
         DiracCluster(sites=[SITE_A], diracx=grid["diracx"], credentials=str(tmp_path / "none")) as cluster,

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from coffea_dirac.dirac import venv
 from coffea_dirac.dirac.diracx_client import DiracxServer
 from coffea_dirac.dirac.janitor import Janitor
 from coffea_dirac.dirac.jdl import LOG, job_description
@@ -113,6 +114,8 @@ class DiracxJobs:
         named = [job if job.name else replace(job, name=f"job-{uuid.uuid4().hex[:12]}") for job in jobs]
         job_description(named[0], self.group, "SB:")  # what is wrong is said before anything is uploaded
         described = {job.name: job_description(job, self.group, self._sandbox(job)) for job in named}
+        for environment in {job.environment for job in named if job.environment.startswith(venv.PREFIX)}:
+            venv.publish(environment)
         self._watch_over()
         ids: dict[str, str] = {}
         names = list(described)

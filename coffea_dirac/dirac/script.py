@@ -7,6 +7,7 @@
 ``"/cvmfs/x/setup.sh"``     a file to be sourced; then ``python3``
 ``"/cvmfs/x/env"``          a virtual or conda environment: its ``bin/python3``
 ``"image:/cvmfs/x"``        a container image for apptainer; in it, ``python3``
+``"venv:PLACE"``            this environment, packed and stored at a place (`coffea_dirac.dirac.venv`)
 ==========================  ==================================================================================
 """
 
@@ -20,6 +21,7 @@ import zipfile
 from functools import cache
 from pathlib import Path
 
+from coffea_dirac.dirac import venv
 from coffea_dirac.dirac.local import THREAD_VARIABLES
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.interfaces import Job
@@ -82,6 +84,8 @@ def job_script(job: Job) -> str:
 
 
 def _interpreter(environment: str) -> list[str]:
+    if environment.startswith(venv.PREFIX) or environment == "venv":
+        return venv.script_lines(environment)
     kind, _, image = environment.partition("image:")
     if image and not kind:
         inside = f'exec apptainer exec --bind "$PWD" --pwd "$PWD" {shlex.quote(image)} /bin/sh "$0" "$@"'
@@ -97,7 +101,7 @@ def _interpreter(environment: str) -> list[str]:
     if environment:
         raise ConfigurationError(
             f"environment={environment!r} is neither a path at the site nor an image: environment='/cvmfs/x/setup.sh', "
-            "'/cvmfs/x/env' or 'image:/cvmfs/x'."
+            "'/cvmfs/x/env', 'image:/cvmfs/x' or 'venv:PLACE'."
         )
     here = shlex.quote(sys.executable)
     return [f"python={here}; [ -x {here} ] || python=python3"]
