@@ -82,6 +82,28 @@ def test_compute_and_persist_and_get(cluster, tmp_path):
     assert twice(cluster, tmp_path, work) == [55, 4, 7, 10, {"y": 4}, [4, [2]], 65]
 
 
+def test_what_is_persisted_may_be_asked_for_beside_what_uses_it(cluster, tmp_path):
+    def work(client):
+        (x,) = dask.persist(da.arange(6, chunks=3) + 1)
+        total, values, nested = dask.compute(x.sum(), x, {"n": [x]})
+        return [int(total), values.tolist(), nested["n"][0].tolist()]
+
+    assert twice(cluster, tmp_path, work) == [21, [1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]]
+
+
+def test_shuffles_of_a_cluster_are_computed_and_what_comes_of_them_is_kept(cluster, tmp_path):
+    pd, dd = pytest.importorskip("pandas"), pytest.importorskip("dask.dataframe")
+    frame = dd.from_pandas(pd.DataFrame({"a": range(12), "b": list("xyz") * 4}), npartitions=4)
+
+    def work(client, policy="marked"):
+        merged = frame.merge(frame, on="b", how="inner", npartitions=3).a_x.sum()
+        shuffled = frame.shuffle("b", shuffle_method="p2p").map_partitions(len)
+        return [int(merged.compute()), sum(shuffled.compute())]
+
+    assert twice(cluster, tmp_path / "marked", work) == [264, 12]
+    assert twice(cluster, StageCache(tmp_path / "all", policy="all"), work) == [264, 12]
+
+
 def test_compute_of_a_collection_goes_through_the_current_client(cluster, tmp_path):
     def work(client):
         x = da.arange(10, chunks=5) * 3

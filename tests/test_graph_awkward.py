@@ -190,6 +190,40 @@ def test_only_columns_of_what_is_computed_are_read(tmp_path, files, monkeypatch)
     assert set().union(*READ) == {"eta"}
 
 
+@pytest.mark.parametrize("is_made_anew", [True, False])
+def test_an_overwritten_parquet_file_is_a_miss(tmp_path, is_made_anew):
+    def lazy():
+        return dak.sum(dak.from_parquet(str(tmp_path / "*.parquet")).x)
+
+    found, made = [], None
+    for scale in (1.0, 2.0, 1.0):
+        for n in range(2):
+            ak.to_parquet(ak.Array([{"x": scale * (n + 1)}] * 3), str(tmp_path / f"{n}.parquet"))
+        made = lazy() if is_made_anew or made is None else made
+        (value,), report = done(tmp_path / "cache", lambda made=made: [made])
+        found.append((float(value), report.counts["computed"] == 0))
+    assert found == [(9.0, False), (18.0, False), (9.0, True)]
+
+
+def written(array, folder):
+    if ak.backend(array) != "typetracer":
+        ak.to_parquet(array, f"{folder}/mine.parquet")
+    return array
+
+
+def test_what_writes_files_by_a_library_of_cpp_writes_them_again(tmp_path, files):
+    folder = tmp_path / "out"
+    for _ in range(2):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        met = events(files[:1]).met
+        ways = [dak.to_parquet(met, str(folder), compute=False), dak.map_partitions(written, met, str(folder))]
+        for way, told in zip(ways, ("_ToParquetFn", "it calls to_parquet"), strict=True):
+            with pytest.warns(CacheWarning, match=told), StageCache(tmp_path / "cache"):
+                way.compute(scheduler="sync")
+        assert len(list(folder.glob("*.parquet"))) == 2
+
+
 # --------------------------------------------------------------------------------------------------------------- stages
 
 

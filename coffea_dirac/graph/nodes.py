@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
+from copy import copy
 from typing import Any, NamedTuple
 
 from dask._task_spec import (
@@ -171,14 +172,29 @@ def called(func: Any) -> str:
     return name_of(func) if inner is func else f"{name_of(func)} in {type(func).__name__}"
 
 
-# Functions of dask that write into an argument or read what was written there: no result stands for that.
-_WRITERS = {"dask.array.core": frozenset({"load_chunk", "load_store_chunk", "store_chunk"})}
+# Functions that write into an argument, or files by a library of C++, which nobody sees; or that read what was written
+# so: no result stands for that.
+_WRITERS = {
+    "dask.array.core": frozenset({"load_chunk", "load_store_chunk", "store_chunk"}),
+    "dask_awkward.lib.io.json": frozenset({"_ToJsonFn"}),
+    "dask_awkward.lib.io.parquet": frozenset({"_ToParquetFn"}),
+}
 
 
 def writes(func: Any) -> bool:
-    """Whether a function is one of dask's that write into an array of the caller's."""
-    module = getattr(func, "__module__", None)
-    return module in _WRITERS and getattr(func, "__name__", "") in _WRITERS[module]
+    """Whether a function is one of dask's that write into an array of the caller's, or files."""
+    func = innermost(func)
+    names = _WRITERS.get(str(getattr(func, "__module__", None)), ())
+    return bool(names) and str(getattr(func, "__name__", type(func).__name__)) in names
+
+
+def moves_data(node: Any) -> bool:
+    """Whether a task hands data to workers by itself, as shuffles of a cluster do: its result stands for nothing."""
+    if not is_task(node):
+        return False
+    func = innermost(node)
+    module, name = str(getattr(func, "__module__", "")), str(getattr(func, "__name__", ""))
+    return type(node) is not Task or (name.endswith("_transfer") and module.startswith(("dask.", "distributed.")))
 
 
 def private_graph(value: types.FunctionType) -> Inner | None:
@@ -240,10 +256,19 @@ def wrapped(key: Key, node: Any, wrap: Wrap, inside: Wrap) -> Any:
         args = [_wrapped_inside(a, inside) for a in node.args]
         kwargs = {name: _wrapped_inside(a, inside) for name, a in node.kwargs.items()}
         nested = tuple(n for n, a in (*enumerate(args), *kwargs.items()) if isinstance(a, NestedContainer))
+        if type(node) is not Task and key == node.key:
+            return _with_function(node, wrap(node.func, nested))
         return Task(key, wrap(node.func, nested), *args, **kwargs)
     if isinstance(node, Alias) and node.target != key:
         return Task(key, wrap(_itself, ()), TaskRef(node.target))
     return node
+
+
+def _with_function(node: Any, func: Any) -> Any:
+    """Return a node of one of the classes that schedulers know, with another function."""
+    found = copy(node)
+    found.func, found._token = func, None
+    return found
 
 
 def _wrapped_inside(node: Any, inside: Wrap) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from coffea_dirac.graph import layers, nodes
 from coffea_dirac.graph.layers import Mapped, coordinates
@@ -140,7 +140,7 @@ class Planner:
         for key in keys:
             if not (is_all or self._is_marked(key, layer)):
                 continue
-            if layer is None and not nodes.is_task(view.node(key)):
+            if layer is None and not _has_result(view.node(key)):
                 continue
             digest = self.prints.of(key)
             if digest is not None:
@@ -153,6 +153,10 @@ class Planner:
         if key in self._wanted or key in self.marked or key in self.prints.view.folds:
             return True
         return layer is None and nodes.stage_of(self.prints.view.node(key)) is not None
+
+
+def _has_result(node: Any) -> bool:
+    return nodes.is_task(node) and not nodes.moves_data(node)
 
 
 def _moved(argument: layers.Argument, keys: Iterable[Key]) -> set[Key]:

@@ -82,7 +82,8 @@ class Rewriter:
     def _looked_at(self, found: list[Table], wanted: Collection[Key]) -> list[Table]:
         """Put a `Run` around each function; what is wanted and used by others is computed under another key."""
         used = {d for table in found for task in table.tasks.values() for d in _needs(task)}
-        inner = {key: _inner_key(key) for key in wanted if key in used and key not in self.plan.loads}
+        made = {key for table in found for key, task in table.tasks.items() if not nodes.is_future(task)}
+        inner = {key: _inner_key(key) for key in made.intersection(used, wanted) if key not in self.plan.loads}
         for table in found:
             for key, task in list(table.tasks.items()):
                 if nodes.is_future(task) or key in self.plan.loads:

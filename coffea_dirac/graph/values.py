@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +34,9 @@ _NUMBERS = frozenset({int, float, complex, bool, type(None), type(...)})
 _LASTING = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType)
 _LONGEST_NAME, _MOST_BITS = 1024, 4096
 _ROOT = ".root"
+_NATIVE_WRITERS = re.compile(
+    r"\b(to_(parquet\w*|feather|orc|hdf)|write_(table|dataset|feather)|(Parquet|Feather|ORC)Writer)\b"
+)
 _CARRIERS = ("coffea.nanoevents", "dask_awkward")
 
 
@@ -110,7 +114,8 @@ class Values:
 
     def _call(self, call: nodes.Call, refer: Refer) -> str:
         if nodes.writes(call.func):
-            raise FingerprintError(call.func.__name__, "it writes into an array: what it does is no result to be kept")
+            what = nodes.name_of(nodes.innermost(call.func))
+            raise FingerprintError(what, "it writes into an array or a file: what it does is no result to be kept")
         args = ",".join([self.value(a, refer) for a in call.args])
         named = ",".join([f"{_text(k)}={self.value(v, refer)}" for k, v in sorted(call.kwargs.items())])
         return f"{self.value(call.func, refer)};{args};{named}" if named else f"{self.value(call.func, refer)};{args}"
@@ -171,8 +176,9 @@ class Values:
         if known is None:
             found = self.described(value)
             contents = [f"{name} {content}" for name in sorted(found.strings) if (content := self._file(name))]
-            code = found.digest if found.tree["nodes"] and callable(value) else ""
+            code = found.digest if found.modules and callable(value) else ""
             if code and code not in self.names:
+                _refuse_writers(value, found)
                 self.names[code] = nodes.called(value)
             known = self._here[id(value)] = (value, " ".join((f"#{found.digest}", *contents)), code)
         if known[2]:
@@ -261,6 +267,17 @@ def _bare(part: Any) -> Any:
     if type(part) is not dict:
         return part
     return {k: v for k, v in part.items() if not (k == "behavior" and type(v) is dict)}
+
+
+def _refuse_writers(value: Any, found: Ingredients) -> None:
+    """Refuse code of the user's that writes files by a library of C++: nobody would see that they are written."""
+    for node in found.tree["nodes"].values():
+        said = [*node.get("code", ()), *node.get("names", {}).values()] if isinstance(node, dict) else []
+        for text in said:
+            if isinstance(text, str) and (writer := _NATIVE_WRITERS.search(text)):
+                raise FingerprintError(
+                    nodes.name_of(value), f"it calls {writer[0]}: loading its result would not write the files again"
+                )
 
 
 def _tree(name: str) -> str:
