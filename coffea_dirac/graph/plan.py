@@ -83,6 +83,7 @@ class Planner:
         view = self.prints.view
         waiting: list[Key] = list(self._wanted)
         blocks: dict[str, set[Key]] = {}
+        heights = _heights(view)
         while waiting or blocks:
             for key in waiting:
                 layer = view.layer(key)
@@ -92,8 +93,8 @@ class Planner:
             waiting = [k for key in self._missing(singles) for k in self._below(key)]
             waiting = [k for k in dict.fromkeys(waiting) if k not in self._seen]
             if not waiting and blocks:
-                # The layer asked for first lies above most others; whichever is taken, the answer is the same.
-                name = next(iter(blocks))
+                # Whichever layer is taken, the answer is the same; the topmost is met once.
+                name = max(blocks, key=heights.__getitem__)
                 waiting += self._down(view.mapped[name], blocks.pop(name), blocks)
         return self._plan
 
@@ -153,6 +154,28 @@ class Planner:
         if key in self._wanted or key in self.marked or key in self.prints.view.folds:
             return True
         return layer is None and nodes.stage_of(self.prints.view.node(key)) is not None
+
+
+def _heights(view: layers.View) -> dict[str, int]:
+    """Return numbers of layers of partitions: each has a larger one than those below it."""
+    found: dict[str, int] = {}
+    opened = set[str]()
+    for start in view.mapped:
+        stack = [start]
+        while stack:
+            name = stack[-1]
+            if name in found:
+                stack.pop()
+                continue
+            below_it = [a.value for a in view.mapped[name].arguments if a.kind == "layer" and a.value in view.mapped]
+            missing = [other for other in below_it if other not in found]
+            if missing and name not in opened:
+                opened.add(name)
+                stack += missing
+                continue
+            stack.pop()
+            found[name] = len(found)
+    return found
 
 
 def _has_result(node: Any) -> bool:
