@@ -2,13 +2,14 @@
 
 The task is that of version 2 of the AGC's ttbar analysis. An assignment gives four of the six leading jets the parts of
 the two jets of the W and the b jet of the top that decays to quarks, and of the b jet of the other, leptonic top.
+Definitions are those of the AGC, with its order of the two jets of a W and its angles, which do not go round.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from itertools import combinations, permutations
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import awkward as ak
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
+
+from agc_example.selection import with_p4
 
 MAX_JETS = 6
 """Softer jets are not assigned (AGC ttbar task)."""
@@ -43,29 +46,38 @@ FEATURES = (
 )
 """(name, low, high, label) of each feature; names and ranges are those of the AGC's configuration."""
 
-Features = NDArray[np.float32]
-Values = NDArray[np.float64]
+Features = NDArray[np.floating]
+Places = NDArray[np.intp]
 
 
 @cache
-def assignments(jets: int) -> NDArray[np.intp]:
+def assignments(jets: int) -> Places:
     """Return all assignments of so many jets, each as places of W's first, W's second, hadronic b and leptonic b jet.
 
-    The two jets of a W are alike, and the harder one is called the first.
+    The two jets of a W are alike, and the one that comes later in the event, the softer one, is called the first.
 
     Examples
     --------
     >>> [len(assignments(n)) for n in (3, 4, 5, 6)]
     [0, 12, 60, 180]
     >>> assignments(4)[0]
-    array([0, 1, 2, 3])
+    array([1, 0, 2, 3])
     """
-    found = [
-        (first, second, *b)
-        for first, second in combinations(range(jets), 2)
-        for b in permutations([place for place in range(jets) if place not in (first, second)], 2)
-    ]
+    found = [places for places in permutations(range(jets), 4) if places[0] > places[1]]
     return np.array(found, dtype=np.intp).reshape(-1, 4)
+
+
+@cache
+def _shared(jets: int) -> tuple[Places, Places, Places, Places]:
+    """Return what assignments of so many jets have in common, so that each sum of momenta is made once.
+
+    That is: the pairs of jets of a W; of each such pair with a b jet, which pair and which jet they are; and which of
+    these triples each assignment has.
+    """
+    places = assignments(jets)
+    pairs, pair_of = np.unique(places[:, :2], axis=0, return_inverse=True)
+    triples, first, triple_of = np.unique(places[:, :3], axis=0, return_index=True, return_inverse=True)
+    return pairs, pair_of.ravel()[first], triples[:, 2], triple_of.ravel()  # numpy 2.0 gives them a second axis
 
 
 def features(jets: Any, electrons: Any, muons: Any) -> tuple[Features, NDArray[np.int64]]:
@@ -80,8 +92,8 @@ def features(jets: Any, electrons: Any, muons: Any) -> tuple[Features, NDArray[n
 
     Returns
     -------
-    features : array of float32, shape (assignments of all events, 20)
-        In the order of `FEATURES`.
+    features : array, shape (assignments of all events, 20)
+        In the order of `FEATURES`, as precise as pt of the jets.
     counts : array of int, shape (events,)
         How many of the rows belong to each event: 12, 60 or 180 for 4, 5, or 6 and more jets; none for fewer.
 
@@ -94,39 +106,44 @@ def features(jets: Any, electrons: Any, muons: Any) -> tuple[Features, NDArray[n
     leading = jets[:, :MAX_JETS]
     number = ak.to_numpy(ak.num(leading, axis=1))
     counts = np.array([len(assignments(n)) for n in range(MAX_JETS + 1)], dtype=np.int64)[number]
-    found = np.empty((int(counts.sum()), len(FEATURES)), dtype=np.float32)
-    first_row = np.cumsum(counts) - counts
-    columns = {name: ak.to_numpy(ak.flatten(leading[name])) for name in ("pt", "eta", "phi", "mass", "btag", "qgl")}
-    first_jet = np.cumsum(number) - number
+    flat = ak.flatten(leading)
+    p4, columns = with_p4(flat.pt, flat), {name: ak.to_numpy(flat[name]) for name in ak.fields(flat)}
+    found = np.empty((int(counts.sum()), len(FEATURES)), dtype=columns["pt"].dtype)
+    first_row, first_jet = np.cumsum(counts) - counts, np.cumsum(number) - number
     for n in np.unique(number[counts > 0]):
         events = np.flatnonzero(number == n)
         places = first_jet[events, None] + np.arange(n)
         rows = first_row[events, None] + np.arange(len(assignments(n)))
-        alike = _of_events({k: v[places] for k, v in columns.items()}, {k: v[events] for k, v in lepton.items()})
-        for i, values in enumerate(alike):
+        for i, values in enumerate(_of_events(places, p4, columns, lepton[events])):
             found[rows, i] = values
     return found, counts
 
 
-def _of_events(jets: Mapping[str, Any], lepton: Mapping[str, Any]) -> list[Any]:
-    """Return the features of events with the same number of jets, each of shape (events, assignments)."""
-    w1, w2, had, lep = assignments(jets["pt"].shape[1]).T
-    p4 = _p4(jets)
-    lepton_p4 = _p4({name: values[:, None] for name, values in lepton.items()})
-    angle = _distance(jets["eta"][:, :, None] - jets["eta"][:, None], jets["phi"][:, :, None] - jets["phi"][:, None])
-    to_lepton = _distance(jets["eta"] - lepton["eta"][:, None], jets["phi"] - lepton["phi"][:, None])
-    w = p4[:, :, :, None] + p4[:, :, None]  # all pairs of jets: there are fewer of them than assignments
-    top = w[:, :, w1, w2] + p4[:, :, had]
+def _of_events(places: Places, p4: Any, columns: Mapping[str, Any], lepton: Any) -> list[Any]:
+    """Return the features of events with the same number of jets, each of shape (events, assignments).
+
+    `places` of shape (events, jets) are those in `p4` and `columns`. Momenta are added in the AGC's order and in the
+    precision of the file, so that features are the same to the bit.
+    """
+    w1, w2, had, lep = assignments(places.shape[1]).T
+    pairs, pair_of, b_jet, triple_of = _shared(places.shape[1])
+    jet = [ak.to_numpy(part)[places] for part in (p4.x, p4.y, p4.z, p4.t)]
+    w = [part[:, pairs[:, 0]] + part[:, pairs[:, 1]] for part in jet]
+    top = [of_w[:, pair_of] + part[:, b_jet] for of_w, part in zip(w, jet, strict=True)]
+    with_lepton = lepton[np.repeat(np.arange(len(places)), places.shape[1])] + p4[places.ravel()]
+    eta, phi = columns["eta"][places], columns["phi"][places]
+    angle = _distance(eta[:, :, None] - eta[:, None], phi[:, :, None] - phi[:, None])
+    to_lepton = _distance(ak.to_numpy(lepton.eta)[:, None] - eta, ak.to_numpy(lepton.phi)[:, None] - phi)
     return [
         to_lepton[:, lep],
         angle[:, w1, w2],
         angle[:, w1, had],
         angle[:, w2, had],
-        _mass(p4 + lepton_p4)[:, lep],
-        _mass(w)[:, w1, w2],
-        _mass(top),
-        np.hypot(top[0], top[1]),
-        *(jets[name][:, part] for name in ("pt", "btag", "qgl") for part in (w1, w2, had, lep)),
+        ak.to_numpy(with_lepton.mass).reshape(places.shape)[:, lep],
+        _mass(*w)[:, pair_of[triple_of]],
+        _mass(*top)[:, triple_of],
+        np.sqrt(top[0] ** 2 + top[1] ** 2)[:, triple_of],
+        *(columns[name][places][:, part] for name in ("pt", "btag", "qgl") for part in (w1, w2, had, lep)),
     ]
 
 
@@ -146,7 +163,7 @@ def best(
 
     Returns
     -------
-    array of float32, shape (events, 20)
+    array, shape (events, 20)
 
     Raises
     ------
@@ -159,7 +176,7 @@ def best(
     scores = np.empty(len(features), dtype=np.float32)
     for rows, name in ((is_even, "odd"), (~is_even, "even")):
         if rows.any():
-            scores[rows] = models[name].inplace_predict(features[rows], predict_type="margin")
+            scores[rows] = models[name].inplace_predict(features[rows])
     first_row = np.cumsum(counts) - counts
     chosen = np.empty(len(counts), dtype=np.int64)
     for count in np.unique(counts):
@@ -187,25 +204,18 @@ def _model(content: bytes) -> Any:
     return model
 
 
-def _one_lepton(electrons: Any, muons: Any) -> dict[str, Values]:
+def _one_lepton(electrons: Any, muons: Any) -> Any:
     number = ak.num(electrons, axis=1) + ak.num(muons, axis=1)
     if not ak.all(number == 1):
         raise ValueError("an event has no lepton or several; select events with exactly one before")
-    names = ("pt", "eta", "phi", "mass")
-    return {name: ak.to_numpy(ak.flatten(ak.concatenate([electrons[name], muons[name]], axis=1))) for name in names}
+    lepton = ak.flatten(ak.concatenate([electrons, muons], axis=1))
+    return with_p4(lepton.pt, lepton)
 
 
-def _p4(columns: Mapping[str, Any]) -> Values:
-    """Return (px, py, pz, energy) along the first axis, in double precision."""
-    pt, eta, phi, mass = (columns[name].astype(np.float64) for name in ("pt", "eta", "phi", "mass"))
-    px, py, pz = pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)
-    return np.stack([px, py, pz, np.sqrt(px**2 + py**2 + pz**2 + mass**2)])
-
-
-def _mass(p4: Values) -> Values:
-    mass2: Values = p4[3] ** 2 - p4[0] ** 2 - p4[1] ** 2 - p4[2] ** 2
-    return np.sqrt(np.maximum(mass2, 0.0))
+def _mass(x: Any, y: Any, z: Any, t: Any) -> Any:
+    mass2 = t**2 - (x**2 + y**2 + z**2)
+    return np.copysign(np.sqrt(np.abs(mass2)), mass2)
 
 
 def _distance(eta: Any, phi: Any) -> Any:
-    return np.hypot(eta, (phi + np.pi) % (2 * np.pi) - np.pi)
+    return np.sqrt(eta**2 + phi**2)

@@ -33,7 +33,7 @@ def trijet_mass(jets: Any) -> Any:
     py = three.a.py + three.b.py + three.c.py
     pz = three.a.pz + three.b.pz + three.c.pz
     energy = three.a.energy + three.b.energy + three.c.energy
-    best = ak.argmax(px**2 + py**2, axis=1, keepdims=True)
+    best = ak.argmax(np.sqrt(px**2 + py**2), axis=1, keepdims=True)
     mass2 = (energy**2 - px**2 - py**2 - pz**2)[best]
     # An event without a combination would be None: dropped, its weight has no partner and filling fails.
     return np.sqrt(np.maximum(ak.values_astype(ak.drop_none(ak.flatten(mass2)), np.float64), 0.0))

@@ -49,8 +49,8 @@ def gauss_by_event(run: Any, luminosity_block: Any, event: Any, place: Any) -> A
 
 
 def pt_scale_up(events: Any) -> Any:
-    """Return pt of all jets with the energy scale varied up, GeV."""
-    return events.Jet.pt * PT_SCALE
+    """Return pt of all jets with the energy scale varied up, GeV, in double precision as the AGC's."""
+    return events.Jet.pt * np.float64(PT_SCALE)
 
 
 def pt_res_up(events: Any) -> Any:

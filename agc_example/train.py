@@ -66,7 +66,7 @@ def truth(slots: Any, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     >>> int(truth(ak.Array([[3, 4, 0, 5]]), np.array([12])).nonzero()[0][0])
     8
     >>> ml.assignments(4)[8]
-    array([1, 3, 0, 2])
+    array([3, 1, 0, 2])
     """
     found = []
     padded = ak.to_numpy(ak.fill_none(ak.pad_none(slots, ml.MAX_JETS, clip=True), -1))

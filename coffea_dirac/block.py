@@ -16,7 +16,7 @@ from coffea_dirac.stages.evaluation import Place
 from coffea_dirac.stages.explaining import Explainer, Records
 from coffea_dirac.stages.handles import ACTIVE, Graph, Handle
 from coffea_dirac.stages.keeper import Keeper
-from coffea_dirac.stages.nanoevents import Identities, source_of
+from coffea_dirac.stages.nanoevents import Finder, Identities
 from coffea_dirac.stages.reevaluation import evaluator_of
 from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.verifying import Verification
@@ -60,16 +60,12 @@ class Block:
 
     def enter(self) -> None:
         """Open a session, and let calls of stages go into a graph."""
-        cache, identities = self._cache, Identities()
+        cache = self._cache
         session = cache.begin()
         self._keeper = Keeper(cache.store if session else None, session, "block", cache.index)
         self._evaluator = evaluator_of(cache.verification)(self._keeper, Place(), self.report.note)
         self._templates = Templates(None, files_named, is_watching=True, versions=cache.versions)
-        self._graph = Graph(
-            self._templates,
-            self._value,
-            find_source=lambda value: source_of(value, identities, versions=cache.versions),
-        )
+        self._graph = Graph(self._templates, self._value, finder=Finder(Identities(), versions=cache.versions))
         self._token = ACTIVE.set(self._graph)
         self._door = Door(cache, session, self.report, self._graphs)
         self._door_token = OPEN.set(self._door)

@@ -15,7 +15,7 @@ from coffea_dirac.inputs.discovery import Window, files_named
 from coffea_dirac.report import Report
 from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.keeper import Keeper
-from coffea_dirac.stages.nanoevents import Identities, source_of
+from coffea_dirac.stages.nanoevents import Finder, Identities
 from coffea_dirac.stages.reevaluation import evaluator_of
 from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.staged import ItemPlace, StagedProcessor
@@ -44,7 +44,7 @@ class Wrapped(ProcessorABC):  # type: ignore[misc]
     def process(self, events: Any) -> Any:
         """Return what the inner processor makes of `events`, with results in place of handles."""
         here = _here(self.cache)
-        source = source_of(events, here.identities, versions=self.cache.versions)
+        source = here.finder.source(events)
         metadata = dict(events.metadata or {})
         info = {"dataset": str(metadata.get("dataset", "")), "file": str(metadata.get("filename", ""))}
         identity = source.identity if source is not None else f"unknown {uuid.uuid4()}"
@@ -73,7 +73,7 @@ class _Here:
 
     def __init__(self, cache: Cache) -> None:
         self._cache, self._explainer = cache, Explainer(cache)
-        self.identities = Identities()
+        self.finder = Finder(Identities(), versions=cache.versions)
         self.templates = Templates(None, files_named, is_watching=True, versions=cache.versions)
         session = cache.begin()
         self.keeper = Keeper(cache.store if session else None, session, "wrapped", cache.index)

@@ -1,5 +1,6 @@
 """Fingerprints of values and code: equal for equal, explained where different, the same in other processes."""
 
+import functools
 import importlib.util
 import json
 import linecache
@@ -95,6 +96,38 @@ def test_values_of_the_stack_differ_by_content() -> None:
     ]
     assert len({digest_value(v) for v in values}) == len(values)
     assert [digest_value(v) for v in cloudpickle.loads(cloudpickle.dumps(values))] == [digest_value(v) for v in values]
+
+
+def test_an_array_counts_with_the_behavior_it_carries() -> None:
+    import awkward as ak
+    from coffea.nanoevents.methods import vector
+
+    def twice(array: object) -> int:
+        return 2
+
+    def thrice(array: object) -> int:
+        return 3
+
+    columns = {"pt": np.ones(2), "phi": np.ones(2)}
+    behaviors = [None, vector.behavior, *({**vector.behavior, ("*", "P"): kind} for kind in (twice, thrice))]
+    values = [ak.zip(columns, with_name="P", behavior=behavior) for behavior in behaviors]
+    assert len({digest_value(value) for value in values}) == len(values)
+    for value, behavior in zip(values, behaviors, strict=True):
+        again = behavior and dict(reversed(behavior.items()))
+        assert digest_value(ak.zip(columns, with_name="P", behavior=again)) == digest_value(value)
+
+
+def test_what_is_registered_for_records_counts_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    import awkward as ak
+
+    def times(n: int, array: object) -> int:
+        return n
+
+    digests = []
+    for n in (2, 3):
+        monkeypatch.setitem(ak.behavior, ("*", "Mine_of_test"), functools.partial(times, n))
+        digests.append(describe({"array": ak.Array([1])}).digest)
+    assert digests[0] != digests[1]
 
 
 def test_a_model_has_the_digest_of_its_trees() -> None:

@@ -88,6 +88,25 @@ def caught(n: int) -> Any:
         return 0
 
 
+COUNTS = {"calls": 0}
+
+
+@stage
+def counting(x: Any) -> Any:
+    COUNTS["calls"] += 1
+    return x
+
+
+class Fit:
+    def __init__(self) -> None:
+        self.steps = [1]
+
+    @stage
+    def step(self, x: Any) -> Any:
+        self.steps.append(2)
+        return x
+
+
 CASES: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "an argument that is an open file": (
         lambda: plus(opened()),
@@ -115,6 +134,14 @@ CASES: dict[str, tuple[Callable[[], Any], list[str]]] = {
         lambda: spoiling(ak.Array([{"x": 1}]), "awkward").compute(),
         ["stage spoiling", "argument values", "copy"],
     ),
+    "a global that is changed": (
+        lambda: counting(1).compute(),
+        ["stage counting changes what it reads (counting -> COUNTS", "copy"],
+    ),
+    "an instance that is changed": (
+        lambda: Fit().step(1).compute(),
+        ["stage Fit.step changes its instance (", "steps", "copy"],
+    ),
     "a stage that calls itself": (
         lambda: endless(2).compute(),
         ["stage endless is called while it runs", "plain function"],
@@ -129,8 +156,11 @@ CASES: dict[str, tuple[Callable[[], Any], list[str]]] = {
     "a handle in a condition": (lambda: 1 if plus(1) else 2, ["__bool__()", "handle of plus", ".compute()"]),
     "a loop over a handle": (lambda: list(plus(1)), ["__iter__()", "handle of plus", ".compute()"]),
     "an attribute of a handle": (lambda: plus(1).pt, [".pt", "handle of plus", ".compute()"]),
+    "a handle that is rounded": (lambda: round(plus(1)), ["__round__()", "handle of plus", ".compute()"]),
+    "a handle in a text with digits": (lambda: f"{plus(1):.2f}", ["format '.2f'", "handle of plus", ".compute()"]),
     "a handle in numpy": (lambda: np.sum(plus(1)), ["handle of plus", ".compute()"]),
     "a File that has vanished": (lambda: reading(File("gone.json")), ["File('gone.json') cannot be read", "moved"]),
+    "a File of a Path": (lambda: reading(File(Path("gone.json"))), ["File('gone.json') cannot be read", "moved"]),
 }
 
 
@@ -193,6 +223,48 @@ def test_arrays_that_are_not_read_are_no_argument_and_read_ones_are(tmp_path: Pa
         with pytest.raises(StageError, match=r"plus\(x=...\).*columns are not read yet.*`events` itself"):
             plus(events[ak.num(events.Jet.pt) > 1].Jet, 0)
         assert len(plus(ak.materialize(events.Jet.pt), 0).compute()) == 100
+
+
+@stage
+def all_pt(numbers: Any) -> float:
+    """Read another column of the events that the numbers were taken out of, as coffea's cross-references do."""
+    return float(ak.sum(numbers.attrs["@events_factory"].events().Jet.pt))
+
+
+@pytest.mark.parametrize("how", ["virtual", "eager"])
+def test_an_array_refers_to_the_events_it_was_taken_out_of_and_these_count_too(tmp_path: Path, how: Any) -> None:
+    """In both files the events have the same numbers."""
+    paths = [write_nano(tmp_path / f"{seed}.root", seed=seed) for seed in (1, 2)]
+
+    def numbers(path: Path) -> Any:
+        events = NanoEventsFactory.from_root({str(path): "Events"}, schemaclass=NanoAODSchema, mode=how).events()
+        return ak.materialize(events.event)
+
+    with StageCache(tmp_path / "cache"):
+        first = [all_pt(numbers(path)).compute() for path in paths]
+    assert first[0] != first[1]
+    with StageCache(tmp_path / "cache") as cache:
+        assert [all_pt(numbers(path)).compute() for path in paths] == first
+    assert cache.report.counts == {"loaded": 2, "computed": 0, "cut": 0}
+
+
+def test_an_array_of_events_that_are_not_those_of_the_work_item_is_named_with_what_to_pass(tmp_path: Path) -> None:
+    other = write_nano(tmp_path / "other.root", seed=2)
+    fileset = {"one": {"files": [str(write_nano(tmp_path / "one.root"))]}}
+
+    def process(events: Any) -> Any:
+        friend = NanoEventsFactory.from_root({str(other): "Events"}, schemaclass=NanoAODSchema).events()
+        assert len(events.event) == len(friend.event)
+        numbers = ak.materialize(friend.event)
+        return {
+            "own": plus(ak.materialize(events.event)),
+            "alone": plus(ak.Array(numbers.layout)),
+            "tied": plus(numbers),
+        }
+
+    run = Runner(executor=DiracExecutor(cache=tmp_path / "cache", inline=True, status=False), schema=NanoAODSchema)
+    with pytest.raises(CoffeaDiracError, match=r"plus\(x=...\): it belongs to events that are not those of this work"):
+        run(fileset, process, treename="Events")
 
 
 @pytest.mark.parametrize(

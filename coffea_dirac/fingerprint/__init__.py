@@ -2,7 +2,8 @@
 
 The rooms, in the order of a walk: `walk` (from values through all they reach), `functions`, `classes`, `modules` (what
 user code is and names), `code`, `names`, `dump` (source to normalised lines), `values`, `science` (content and type of
-values), `packages` (whose code is it), `diff` (what became different).
+values), `behaviors` (what awkward finds by the names of records), `packages` (whose code is it), `diff` (what became
+different).
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from coffea_dirac.errors import FingerprintError
-from coffea_dirac.fingerprint import functions, values
+from coffea_dirac.fingerprint import behaviors, functions, values
 from coffea_dirac.fingerprint.diff import Difference, diff
 from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.values import digest_file
-from coffea_dirac.fingerprint.walk import Special, Walker, behaviours
+from coffea_dirac.fingerprint.walk import Special, Walker
 from coffea_dirac.interfaces import Json, Versions
 
 __all__ = ["Difference", "Ingredients", "describe", "diff", "digest_file", "digest_value", "fingerprint", "ingredients"]
@@ -213,7 +214,7 @@ def _describe(
         walker.root_names |= {str(getattr(value, "__name__", "")) for value in roots.values()}
         tree: dict[str, Json] = {"scheme": SCHEME, "roots": walker.run(roots)}
         if {"awkward", "coffea", "vector", "dask-awkward"} & set(walker.packages):
-            tree["behavior"] = walker.finish(behaviours(walker))
+            tree["behavior"] = walker.finish(behaviors.registered(walker))
         walker.find_package_files()
         named = omit & walker.attributes
         reads = functions.reads(walker)

@@ -11,6 +11,7 @@ import types
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from coffea_dirac.fingerprint.behaviors import carried
 from coffea_dirac.fingerprint.values import digest_bytes
 from coffea_dirac.interfaces import Json
 
@@ -113,7 +114,11 @@ def _awkward(walker: Walker, value: Any) -> Json:
         return ["ak.Record", layout.at, _awkward(walker, ak.Array(layout.array))]
     form, length, buffers = ak.to_buffers(ak.to_packed(ak.Array(layout)))
     content = [[name, _plain(walker, buffers[name])] for name in sorted(buffers)]
-    own = [walker.encode(v) for v in (value.attrs, getattr(value, "_behavior", None)) if v]
+    # Attributes that begin with @ are for this process only; awkward leaves them out of pickles too.
+    attrs = {name: item for name, item in value.attrs.items() if not name.startswith("@")}
+    own = [walker.encode(attrs)] if attrs else []
+    if behavior := getattr(value, "_behavior", None):
+        own.append(carried(walker, behavior))
     return ["ak.Array", form.to_json(), length, content, own]
 
 

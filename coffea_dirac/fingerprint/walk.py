@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import types
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -294,20 +293,3 @@ _KINDS: tuple[tuple[Any, Any], ...] = (
     (types.CodeType, functions.code),
     (os.PathLike, Walker._path_like),
 )
-
-
-def behaviours(walker: Walker, found: Mapping[Any, Any] | None = None) -> Json:
-    """Return the user's entries in `found`, or in ``ak.behavior``: awkward looks them up by the names of records.
-
-    The entries of libraries follow their versions; their order, the hash seed.
-    """
-    awkward = sys.modules.get("awkward")
-    if found is None:
-        found = awkward.behavior if awkward is not None else {}
-    mine = []
-    for key, value in list(found.items()):
-        module = functions.module_of(value)
-        if module and origin_of(module).kind == "user":
-            mine.append((values.canonical(walker.encode(key)), value))
-    with walker.at("ak.behavior"):
-        return [[key, walker.encode(value)] for key, value in sorted(mine, key=lambda pair: pair[0])]

@@ -20,7 +20,7 @@ class File(os.PathLike[str]):
 
     Parameters
     ----------
-    path : str
+    path : path-like
         Where the file is, relative to the working directory or absolute.
 
     Examples
@@ -31,6 +31,9 @@ class File(os.PathLike[str]):
     """
 
     path: str
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        object.__setattr__(self, "path", os.fspath(path))
 
     def __fspath__(self) -> str:
         return _arrived.get(self.path, self.path)

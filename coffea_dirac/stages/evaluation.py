@@ -347,8 +347,8 @@ class Evaluator:
     def _changed(self, handle: Handle) -> str | None:
         """Return what is not as it was when the stage was called, None if all is."""
         graph, arguments = handle._graph, handle.arguments
-        if not graph.templates.is_as_called(handle.stage, arguments.values, handle.template):
-            return f"its {next(iter(arguments.values))}" if handle.stage.is_method else "a global that it reads"
+        if (where := graph.templates.changed(handle.stage, arguments.values, handle.template)) is not None:
+            return f"{'its instance' if handle.stage.is_method else 'what it reads'} ({where})"
         for name, value, digest in arguments.changeable:
             if graph.digest(handle.stage, name, value) != digest:
                 return f"its argument {name}"

@@ -19,6 +19,7 @@ from coffea_dirac.errors import FingerprintError, StageError
 from coffea_dirac.fingerprint import describe, digest_file
 from coffea_dirac.inputs.discovery import unrecorded
 from coffea_dirac.inputs.files import File, vanished
+from coffea_dirac.stages.sources import factory_of
 
 if TYPE_CHECKING:
     from coffea_dirac.stages.stage import Stage, Templates
@@ -54,8 +55,24 @@ class Source(Protocol):
         """Whether `value` is the data as it was handed to ``process``."""
         ...
 
+    def has_made(self, factory: object) -> bool:
+        """Whether the data are the events of `factory`."""
+        ...
+
     def events(self) -> Any:
         """Return the data, opening the file at the first call."""
+        ...
+
+
+class Finder(Protocol):
+    """Tells which data arrays are, or were taken out of, outside of a work item."""
+
+    def source(self, value: Any) -> Source | None:
+        """Return the data that `value` is all of, None if it is not."""
+        ...
+
+    def origin(self, factory: Any) -> str:
+        """Return what identifies the events that `factory` makes, empty if that is not known."""
         ...
 
 
@@ -158,6 +175,12 @@ class Handle:
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         self._refuse(f".{name} =")
 
+    def __delattr__(self, name: str) -> NoReturn:
+        self._refuse(f"del .{name}")
+
+    def __format__(self, spec: str) -> str:
+        return repr(self) if not spec else self._refuse(f"format {spec!r}")
+
     def __eq__(self, other: object) -> bool:
         if type(other) is not Handle:
             self._refuse("comparison")
@@ -187,7 +210,8 @@ def _refusing(name: str) -> Callable[..., Any]:
 _OPERATIONS = (
     "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or radd rsub rmul rmatmul rtruediv "
     "rfloordiv rmod rdivmod rpow rlshift rrshift rand rxor ror neg pos abs invert lt le gt ge bool len iter getitem "
-    "setitem delitem contains call int float complex index array array_ufunc array_function enter next"
+    "setitem delitem contains call int float complex index round trunc floor ceil reversed array array_ufunc "
+    "array_function enter next"
 )
 for _name in _OPERATIONS.split():
     setattr(Handle, f"__{_name}__", _refusing(f"__{_name}__"))
@@ -204,8 +228,8 @@ class Graph:
         Handle -> its result.
     source : Source, optional
         What ``events`` is.
-    find_source : callable, optional
-        Value -> the data that it is all of, if it is.
+    finder : Finder, optional
+        Where there is no source, finds the data that arrays are of.
     """
 
     def __init__(
@@ -213,12 +237,13 @@ class Graph:
         templates: Templates,
         compute: Callable[[Handle], Any],
         source: Source | None = None,
-        find_source: Callable[[Any], Source | None] = lambda value: None,
+        finder: Finder | None = None,
     ) -> None:
-        self.templates, self._source, self._find_source = templates, source, find_source
+        self.templates, self._source, self._finder = templates, source, finder
         self._compute = compute
         self._handles: dict[str, Handle] = {}
         self._sources: list[Source] = []
+        self._origins: dict[int, tuple[Any, str]] = {}
         self.is_over = False
         self.metadata: Mapping[str, Any] | None = None
         """Those of the work item, if there is one."""
@@ -294,6 +319,12 @@ class Graph:
             found.has_source = True
             found.parts.append(f"source {source.identity};")
             return source
+        try:
+            origin = self._origin_of(value)
+        except StageError as error:
+            raise StageError(f"{stage.name}({name}=...): {error}") from error
+        if origin:
+            found.parts.append(f"of {origin};")
         digest = self.digest(stage, name, value)
         found.parts.append(f"value {digest};")
         if not isinstance(value, _LASTING):
@@ -306,9 +337,32 @@ class Graph:
         for known in self._sources:
             if known.is_whole(value):
                 return known
-        found = self._find_source(value)
+        found = self._finder.source(value) if self._finder is not None else None
         if found is not None:
             self._sources.append(found)
+        return found
+
+    def _origin_of(self, value: Any) -> str:
+        """Return what identifies the events that an array was taken out of: it refers to their other columns.
+
+        Raises
+        ------
+        StageError
+            They are not known.
+        """
+        factory = factory_of(value)
+        if factory is None:
+            return ""
+        if self._source is not None and self._source.has_made(factory):
+            return self._source.identity
+        if id(factory) not in self._origins:
+            self._origins[id(factory)] = factory, self._finder.origin(factory) if self._finder is not None else ""
+        found = self._origins[id(factory)][1]
+        if not found:
+            raise StageError(
+                "it belongs to events that are not those of this work item, or of no file: pass the `events` that "
+                "process() got, arrays of these, or ak.Array(array.layout), which belongs to none"
+            )
         return found
 
     def digest(self, stage: Stage, name: str, value: Any) -> str:

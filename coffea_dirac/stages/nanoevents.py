@@ -1,4 +1,4 @@
-"""Events that were opened elsewhere, as an argument of stages: which data they are, found without reading any."""
+"""Events that were opened elsewhere, or arrays of them, as arguments of stages: which data they are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from typing import Any
 from coffea_dirac.fingerprint import describe
 from coffea_dirac.inputs.identity import FileIdentity, Reading, read_identity
 from coffea_dirac.interfaces import Versions
-from coffea_dirac.stages.sources import ItemSource
+from coffea_dirac.stages.sources import ItemSource, factory_of
 
 
-def source_of(
-    value: Any, identify: Callable[[str, str], FileIdentity], *, versions: Versions = "exact"
-) -> ItemSource | None:
-    """Return `value` as the data of a file if it is all that a ``NanoEventsFactory`` made, unchanged; else None.
+class Finder:
+    """Finds which data an array of events is, or was taken out of.
 
     Parameters
     ----------
@@ -25,24 +23,33 @@ def source_of(
     versions : "exact" or "minor"
         How versions of installed packages count.
     """
-    factory = getattr(value, "attrs", {}).get("@events_factory") if hasattr(value, "layout") else None
-    if factory is None or getattr(factory, "_mode", "") != "virtual":
-        return None
-    from coffea.nanoevents.util import key_to_tuple
 
-    prefix = factory._partition_key
-    uuid, tree, entries = key_to_tuple(prefix)
-    content = _content(value, prefix)
-    opener = getattr(factory._mapping, "_fileopener", None)
-    path = getattr(opener, "_uuid_pfnmap", {}).get(uuid)
-    if content is None or path is None or len(value) != len(factory):
-        return None
-    identity = identify(path, tree.partition(";")[0].strip("/"))
-    schema = describe({"schema": type(factory._schema)}, versions=versions).digest
-    text = "\0".join(("events 1", identity.digest, tree, entries, schema, content))
-    source = ItemSource(hashlib.sha256(text.encode()).hexdigest(), lambda: value)
-    source.take(value)
-    return source
+    def __init__(self, identify: Callable[[str, str], FileIdentity], *, versions: Versions = "exact") -> None:
+        self._identify, self._versions = identify, versions
+
+    def source(self, value: Any) -> ItemSource | None:
+        """Return `value` as data if it is all that a ``NanoEventsFactory`` made of a file, unchanged; else None."""
+        factory = factory_of(value)
+        if factory is None or getattr(factory, "_mode", "") != "virtual" or len(value) != len(factory):
+            return None
+        content, origin = _content(value, factory._partition_key), self.origin(factory)
+        if content is None or not origin:
+            return None
+        schema = describe({"schema": type(factory._schema)}, versions=self._versions).digest
+        text = "\0".join(("events 1", origin, schema, content))
+        source = ItemSource(hashlib.sha256(text.encode()).hexdigest(), lambda: value)
+        source.take(value)
+        return source
+
+    def origin(self, factory: Any) -> str:
+        """Return what identifies the file and the entries of a factory's events, empty if these are not of a file."""
+        from coffea.nanoevents.util import key_to_tuple
+
+        uuid, tree, entries = key_to_tuple(factory._partition_key)
+        path = getattr(getattr(factory._mapping, "_fileopener", None), "_uuid_pfnmap", {}).get(uuid)
+        if path is None:
+            return ""
+        return "\0".join((self._identify(path, tree.partition(";")[0].strip("/")).digest, tree, entries))
 
 
 def _content(value: Any, prefix: str) -> str | None:

@@ -78,6 +78,16 @@ for _name in _OPERATIONS.split():
     setattr(Placeholder, f"__{_name}__", _asking(f"__{_name}__"))
 
 
+def factory_of(value: object) -> Any:
+    """Return what made the events that an array was taken out of, None if it is on its own.
+
+    By way of it the array's cross-references reach the other columns of these events.
+    """
+    if not any(base.__module__ == "awkward.highlevel" for base in type(value).__mro__):
+        return None
+    return (value.attrs or {}).get("@events_factory")  # type: ignore[attr-defined]
+
+
 class ItemSource:
     """The data of one work item.
 
@@ -113,6 +123,10 @@ class ItemSource:
         if value is self._placeholder and value is not None:
             return True
         return value is self._events and value is not None and getattr(value, "layout", None) is self._layout
+
+    def has_made(self, factory: object) -> bool:
+        """Whether the data are the events of `factory`."""
+        return self._events is not None and factory is factory_of(self._events)
 
     def events(self) -> Any:
         """Return the data."""

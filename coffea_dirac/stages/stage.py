@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 
 from coffea_dirac.context import let
 from coffea_dirac.errors import ConfigurationError, StageError
-from coffea_dirac.fingerprint import Ingredients, describe, digest_value
+from coffea_dirac.fingerprint import Ingredients, describe, diff, digest_value
 from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.fingerprint.values import canonical
@@ -264,11 +264,15 @@ class Templates:
             self._held += [stage, instance, *(getattr(instance, "__dict__", None) or {}).values()]
         return found
 
-    def is_as_called(self, stage: Stage, arguments: Mapping[str, Any], template: Template) -> bool:
-        """Return whether the instance of a method, and what is watched, is as it was when the stage was called."""
+    def changed(self, stage: Stage, arguments: Mapping[str, Any], template: Template) -> str | None:
+        """Return what is no longer as it was when a stage was called: the instance of a method, or what is watched."""
         if not (stage.is_method or self.is_watching):
-            return True
-        return self.of(stage, arguments).digest == template.digest
+            return None
+        now = self.of(stage, arguments)
+        if now.digest == template.digest:
+            return None
+        found = diff(self.ingredients[template.digest].tree, self.ingredients[now.digest].tree)
+        return found[0].where if found else stage.name
 
 
 @functools.cache
