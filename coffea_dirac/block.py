@@ -12,9 +12,10 @@ from coffea_dirac.graph.seam import close_door, open_door
 from coffea_dirac.inputs.discovery import files_named
 from coffea_dirac.interfaces import Row, Store, Versions
 from coffea_dirac.report import Report
+from coffea_dirac.stages.calls import Graph
 from coffea_dirac.stages.evaluation import Place
 from coffea_dirac.stages.explaining import Explainer, Records
-from coffea_dirac.stages.handles import ACTIVE, Graph, Handle
+from coffea_dirac.stages.handles import ACTIVE, Handle
 from coffea_dirac.stages.keeper import Keeper
 from coffea_dirac.stages.nanoevents import Finder, Identities
 from coffea_dirac.stages.reevaluation import evaluator_of

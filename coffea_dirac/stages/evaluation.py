@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from coffea_dirac import codecs
-from coffea_dirac.context import let
 from coffea_dirac.environment import environment
 from coffea_dirac.errors import CodecError, StageError
-from coffea_dirac.inputs.discovery import Checker, Window, digest_path, recording, unrecorded
+from coffea_dirac.inputs.discovery import Checker, unrecorded
 from coffea_dirac.interfaces import Discovered, Json, Outcome, Record, Row
-from coffea_dirac.stages.handles import ACTIVE, CALLED, RUNNING, Handle, Source, filled
+from coffea_dirac.stages.arguments import Source
+from coffea_dirac.stages.execution import execute
+from coffea_dirac.stages.handles import Handle
 from coffea_dirac.stages.keeper import Keeper, Kept
-from coffea_dirac.stages.mutation import Snapshot
 from coffea_dirac.stages.resources import Blocked
 from coffea_dirac.stages.rows import choose
 
@@ -299,77 +299,24 @@ class Evaluator:
         if not self._place.can_run(stage.resources):
             self._bar(handle)
             return
-        if (name := self._changed(handle)) is not None:
-            raise StageError(
-                f"stage {stage.name}: {name} was changed after the call, before the result was pulled: pass a copy, or "
-                "change it before the call"
-            )
-        started = time.perf_counter()
-        arguments = {name: filled(v, self._value_of) for name, v in handle.arguments.values.items()}
-        # What came as a value is compared by its digest.
-        snapshot = Snapshot(arguments, apart={id(value) for _, value, _ in handle.arguments.changeable})
-        window = Window(self._place.ignored)
-        value = self._call(handle, arguments, window)
-        seconds = time.perf_counter() - started
-        if (name := snapshot.first_change()) is not None:
-            raise _changes(handle, f"its argument {name}")
-        if (name := self._changed(handle)) is not None:
-            raise _changes(handle, name)
-        own, problem = self._discovered(handle, window)
-        result = self._made(handle, value, own)
-        if problem:
+        done = execute(handle, self._value_of, ignored=self._place.ignored, named_files=self._named_files(handle))
+        for name in done.written:
+            self._note(f"{name} is written by stage {stage.name}: it is not written again on a hit")
+        result = self._made(handle, done.value, done.inputs)
+        if done.problem:
             result.is_sure = False
-            self._note(f"the result of stage {stage.name} is computed and not kept: {problem}")
+            self._note(f"the result of stage {stage.name} is computed and not kept: {done.problem}")
         elif result.payload is not None:
-            self._keep(handle, result, own, seconds)
+            self._keep(handle, result, done.inputs, done.seconds)
         self._results[handle.fingerprint] = result
         if stage.is_told:
-            self.outcomes.append(self._outcome(handle, "computed", seconds))
+            self.outcomes.append(self._outcome(handle, "computed", done.seconds))
 
     def _value_of(self, value: Any) -> Any:
         if type(value) is Handle:
             return self.value(value)
         source: Source | None = value if hasattr(type(value), "is_whole") else None
         return source.events() if source is not None else value
-
-    def _call(self, handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any:
-        stage = handle.stage
-        bound, running = stage.bind(arguments), (*RUNNING.get(), stage)
-        try:
-            with let(ACTIVE, None), let(RUNNING, running), let(CALLED, handle.fingerprint), recording(window):
-                return stage.function(*bound.args, **bound.kwargs)
-        except Exception as error:
-            if isinstance(error, ValueError) and "read-only" in str(error):
-                raise _changes(handle, "an array among its arguments") from error
-            error.add_note(f"in stage {stage.name}")
-            raise
-
-    def _changed(self, handle: Handle) -> str | None:
-        """Return what is not as it was when the stage was called, None if all is."""
-        graph, arguments = handle._graph, handle.arguments
-        if (where := graph.templates.changed(handle.stage, arguments.values, handle.template)) is not None:
-            return f"{'its instance' if handle.stage.is_method else 'what it reads'} ({where})"
-        for name, value, digest in arguments.changeable:
-            if graph.digest(handle.stage, name, value) != digest:
-                return f"its argument {name}"
-        return None
-
-    def _discovered(self, handle: Handle, window: Window) -> tuple[frozenset[Discovered], str]:
-        """Return what the stage itself read, and why that cannot be checked, if so."""
-        problem = window.unchecked
-        for name, digest in self._named_files(handle).items():
-            if name not in window.written:
-                window.files.setdefault(name, digest)
-        for name, digest in window.files.items():
-            if name in window.written:
-                continue
-            if digest_path(name) != digest:
-                problem = problem or f"{name} changed while it was read"
-            if digest.startswith("unreadable"):
-                problem = problem or f"{name} cannot be read again for a check ({digest}): pass it as File({name!r})"
-        for name in window.written:
-            self._note(f"{name} is written by stage {handle.stage.name}: it is not written again on a hit")
-        return frozenset(window.inputs()), problem
 
     def _made(self, handle: Handle, value: Any, own: frozenset[Discovered]) -> Result:
         """Return a result as those who load it later will find it: what is kept is read from its payload."""
@@ -421,13 +368,6 @@ class Evaluator:
             }
             reason = {**reason, "template": handle.template.digest}
         return Outcome(handle.stage.name, handle.fingerprint, outcome, reason, seconds, work_items=0)
-
-
-def _changes(handle: Handle, what: str) -> StageError:
-    return StageError(
-        f"stage {handle.stage.name} changes {what}: others use the same. Work on a copy of it (copy.deepcopy, "
-        "numpy.array, ak.copy), and return that"
-    )
 
 
 @dataclass(frozen=True)

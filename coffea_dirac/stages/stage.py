@@ -18,7 +18,8 @@ from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.fingerprint.values import canonical
 from coffea_dirac.inputs.discovery import unrecorded
 from coffea_dirac.interfaces import Versions
-from coffea_dirac.stages.handles import ACTIVE, RUNNING, Template, handle_in
+from coffea_dirac.stages.arguments import Template
+from coffea_dirac.stages.handles import ACTIVE, RUNNING, handle_in
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Whatever a stage does with arrays it does through these.

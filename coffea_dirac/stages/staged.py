@@ -17,8 +17,9 @@ from coffea_dirac.context import let
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.inputs.discovery import RecordingMetadata, Window, metadata_digest, recording
 from coffea_dirac.interfaces import Json, Outcome
+from coffea_dirac.stages.calls import Graph
 from coffea_dirac.stages.evaluation import Evaluator, Place, runs_all
-from coffea_dirac.stages.handles import ACTIVE, Graph, handles_in, replaced
+from coffea_dirac.stages.handles import ACTIVE, handles_in, replaced
 from coffea_dirac.stages.keeper import Keeper
 from coffea_dirac.stages.sources import DataNeeded, ItemSource, Placeholder, was_asked, was_counted
 from coffea_dirac.stages.stage import Templates

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coffea_dirac.stages.handles import Arguments, Handle, fingerprint_of
+from coffea_dirac.stages.arguments import Arguments, fingerprint_of
+from coffea_dirac.stages.handles import Handle
 
 # Of each dataset so many are remembered: where each work item needs one of its own, none helps.
 MOST_SHAPES = 4

@@ -1,0 +1,114 @@
+"""A stage is run: on values in place of handles, in a window that notes what it reads, and it must change nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from coffea_dirac.context import let
+from coffea_dirac.errors import StageError
+from coffea_dirac.inputs.discovery import Window, digest_path, recording
+from coffea_dirac.interfaces import Discovered
+from coffea_dirac.stages.handles import ACTIVE, CALLED, RUNNING, Handle, filled
+from coffea_dirac.stages.mutation import Snapshot
+
+
+class Execution(NamedTuple):
+    """What a stage returned, and what is known of how.
+
+    `inputs` is what it read itself; `problem`, why that cannot be checked later, empty if it can; `written`, the files
+    that it wrote.
+    """
+
+    value: Any
+    inputs: frozenset[Discovered]
+    problem: str
+    written: frozenset[str]
+    seconds: float
+
+
+def execute(
+    handle: Handle, value_of: Callable[[Any], Any], *, ignored: list[str], named_files: Mapping[str, str]
+) -> Execution:
+    """Run the stage of a handle.
+
+    Parameters
+    ----------
+    value_of : callable
+        Part of an argument -> what stands there when the stage runs.
+    ignored : list of str
+        Files and folders whose reading does not count.
+    named_files : mapping
+        The files that its strings name, with digests.
+
+    Raises
+    ------
+    StageError
+        It changes what it is given or reads, or something has changed that since the call.
+    """
+    if (name := _changed(handle)) is not None:
+        raise StageError(
+            f"stage {handle.stage.name}: {name} was changed after the call, before the result was pulled: pass a copy, "
+            "or change it before the call"
+        )
+    started = time.perf_counter()
+    arguments = {name: filled(value, value_of) for name, value in handle.arguments.values.items()}
+    # What came as a value is compared by its digest.
+    snapshot = Snapshot(arguments, apart={id(value) for _, value, _ in handle.arguments.changeable})
+    window = Window(ignored)
+    value = _called(handle, arguments, window)
+    seconds = time.perf_counter() - started
+    if (name := snapshot.first_change()) is not None:
+        raise _changes(handle, f"its argument {name}")
+    if (name := _changed(handle)) is not None:
+        raise _changes(handle, name)
+    problem = _problem(window, named_files)
+    return Execution(value, frozenset(window.inputs()), problem, frozenset(window.written), seconds)
+
+
+def _called(handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any:
+    stage = handle.stage
+    bound, running = stage.bind(arguments), (*RUNNING.get(), stage)
+    try:
+        with let(ACTIVE, None), let(RUNNING, running), let(CALLED, handle.fingerprint), recording(window):
+            return stage.function(*bound.args, **bound.kwargs)
+    except Exception as error:
+        if isinstance(error, ValueError) and "read-only" in str(error):
+            raise _changes(handle, "an array among its arguments") from error
+        error.add_note(f"in stage {stage.name}")
+        raise
+
+
+def _changed(handle: Handle) -> str | None:
+    """Return what is not as it was when the stage was called, None if all is."""
+    graph, arguments = handle._graph, handle.arguments
+    if (where := graph.templates.changed(handle.stage, arguments.values, handle.template)) is not None:
+        return f"{'its instance' if handle.stage.is_method else 'what it reads'} ({where})"
+    for name, value, digest in arguments.changeable:
+        if graph.digest(handle.stage, name, value) != digest:
+            return f"its argument {name}"
+    return None
+
+
+def _changes(handle: Handle, what: str) -> StageError:
+    return StageError(
+        f"stage {handle.stage.name} changes {what}: others use the same. Work on a copy of it (copy.deepcopy, "
+        "numpy.array, ak.copy), and return that"
+    )
+
+
+def _problem(window: Window, named_files: Mapping[str, str]) -> str:
+    """Enter the named files into what was read; return why that cannot be checked later, empty if it can."""
+    problem = window.unchecked
+    for name, digest in named_files.items():
+        if name not in window.written:
+            window.files.setdefault(name, digest)
+    for name, digest in window.files.items():
+        if name in window.written:
+            continue
+        if digest_path(name) != digest:
+            problem = problem or f"{name} changed while it was read"
+        if digest.startswith("unreadable"):
+            problem = problem or f"{name} cannot be read again for a check ({digest}): pass it as File({name!r})"
+    return problem
