@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from coffea import processor
-from test_stages_runner import Scene
+from stage_scene import Scene
 
 from coffea_dirac import StageCache
 from coffea_dirac.errors import ConfigurationError

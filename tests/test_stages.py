@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stage_scene import Folder
 
 from coffea_dirac import open_store, packs
 
@@ -71,37 +67,13 @@ print("RESULT " + json.dumps({"out": out, "counts": cache.report.counts, "stages
 """
 
 
-class Scene:
+class Scene(Folder):
     def __init__(self, folder: Path) -> None:
-        self.folder, self._seed = folder, 0
-        self.write("module.py", MODULE)
-        self.write("driver.py", DRIVER)
-
-    def write(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(text)
-
-    def edit(self, old: str, new: str) -> None:
-        text = (self.folder / "module.py").read_text()
-        assert text.count(old) == 1, f"{old!r} is there {text.count(old)} times"
-        self.write("module.py", text.replace(old, new))
+        super().__init__(folder, MODULE, DRIVER, name="module")
 
     def run(self) -> dict[str, Any]:
         """Run in a new process with another hash seed; return what it said, and what ran."""
-        (self.folder / "ran.txt").unlink(missing_ok=True)
-        self._seed += 1
-        done = subprocess.run(
-            [sys.executable, "driver.py"],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONHASHSEED": str(self._seed)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        assert lines, done.stderr
-        found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-        path = self.folder / "ran.txt"
-        found["ran"] = dict(Counter(path.read_text().split())) if path.exists() else {}
+        found = self.told()
         assert sum(found["ran"].values()) == found["counts"]["computed"], "the report and the functions disagree"
         return found
 

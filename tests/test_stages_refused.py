@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import awkward as ak
 import numpy as np
 import pytest
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
-from coffea.processor import IterativeExecutor, Runner
+from coffea.processor import IterativeExecutor, ProcessorABC, Runner
 from scenario import write_nano
 
 from coffea_dirac import DiracExecutor, File, StageCache, stage
@@ -329,6 +330,43 @@ def test_a_stage_that_fails_for_one_item_loses_no_other(tmp_path: Path) -> None:
         "total": {"loaded": 5, "computed": 1, "cut": 0},
         "jets": {"loaded": 1, "computed": 0, "cut": 0},
     }
+
+
+def swallowing(events: Any) -> Any:
+    try:
+        return {"sum": total(jets(events), "no") + 1}
+    except Exception:
+        return {"sum": 0.0}
+
+
+class Hoarding(ProcessorABC):
+    def process(self, events: Any) -> Any:
+        self.first = vars(self).setdefault("first", total(jets(events), "no"))
+        return {"sums": [plus(self.first)]}
+
+    def postprocess(self, accumulator: Any) -> Any:
+        return accumulator
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        (swallowing, r"__add__\(\) of <handle of total.*Pass the handle to another @stage"),
+        (Hoarding(), r"plus\(x=...\): <handle of total.*belongs to another run.*call its stage again"),
+    ],
+)
+def test_a_handle_taken_for_its_result_or_used_for_another_item_is_an_error_also_if_it_is_caught(
+    tmp_path: Path, work: Any, words: str
+) -> None:
+    fileset = {"one": {"files": [str(write_nano(tmp_path / "one.root"))]}}
+    for executor, it in (
+        (DiracExecutor(cache=tmp_path / "cache", inline=True, status=False), work),
+        (IterativeExecutor(status=False), StageCache(tmp_path / "wrapped").wrap(work)),
+    ):
+        run = Runner(executor=executor, schema=NanoAODSchema, chunksize=50)
+        with pytest.raises(Exception, match=r".") as error:
+            run(fileset, it, treename="Events")
+        assert any(re.search(words, str(e), re.DOTALL) for e in chain(error.value))
 
 
 def test_under_other_executors_the_error_names_stage_and_argument(tmp_path: Path) -> None:

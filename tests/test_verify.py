@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_stages_runner import DRIVER, Scene
+from stage_scene import DRIVER, Scene
 
 from coffea_dirac import StageCache, stage
 from coffea_dirac.codecs import encode

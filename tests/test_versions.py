@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_stages_runner import DRIVER, Scene
+from stage_scene import DRIVER, Scene
 
 from coffea_dirac import StageCache
 from coffea_dirac.errors import ConfigurationError

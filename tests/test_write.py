@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import pickle
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from scenario import write_nano
+from stage_scene import Folder
 
 from coffea_dirac import StageCache, stage
 from coffea_dirac.codecs import decode, encode
@@ -114,39 +109,18 @@ if __name__ == "__main__":
 """
 
 
-class Scene:
+class Scene(Folder):
     def __init__(self, folder: Path, how: str = "inline", format: str = "parquet") -> None:
-        self.folder, self.how, self.format, self._seed = folder, how, format, 0
-        (folder / "analysis.py").write_text(ANALYSIS)
-        (folder / "driver.py").write_text(DRIVER)
-        for seed, name in enumerate(("ttbar", "wjets")):
-            write_nano(folder / f"{name}.root", seed=seed)
-
-    def edit(self, old: str, new: str) -> None:
-        text = (self.folder / "analysis.py").read_text()
-        assert text.count(old) == 1
-        (self.folder / "analysis.py").write_text(text.replace(old, new))
+        super().__init__(folder, ANALYSIS, DRIVER)
+        self.how, self.format = how, format
+        self.write_inputs()
 
     def files(self) -> list[Path]:
         return sorted((self.folder / "skims").iterdir())
 
     def run(self, xsec: float = 1.0) -> dict[str, Any]:
         """Run in a new process with another hash seed; return what it said, and what ran."""
-        (self.folder / "ran.txt").unlink(missing_ok=True)
-        self._seed += 1
-        done = subprocess.run(
-            [sys.executable, "driver.py", self.how, self.format, str(xsec)],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONHASHSEED": str(self._seed)},
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-        assert lines, done.stderr
-        found: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
-        path = self.folder / "ran.txt"
-        found["ran"] = dict(Counter(path.read_text().split())) if path.exists() else {}
+        found = self.told(self.how, self.format, str(xsec))
         assert found["equal"], "the second run reads something else"
         assert found["sum"] > 0
         named = {name for dataset in found["skim"].values() for name in dataset["files"]}

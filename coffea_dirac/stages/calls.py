@@ -51,6 +51,8 @@ class Graph:
         self._sources: list[Source] = []
         self._origins: dict[int, tuple[Any, str]] = {}
         self.is_over = False
+        self.refused: StageError | None = None
+        """The first error of a handle that was taken for its result."""
         self.metadata: Mapping[str, Any] | None = None
         """Those of the work item, if there is one."""
         self.wanted: list[Handle] = []
@@ -104,7 +106,10 @@ class Graph:
             return value
         if kind is Handle:
             if value._graph is not self:
-                raise StageError(f"{stage.name}({name}=...): {value!r} belongs to another run, or to one that is over")
+                raise StageError(
+                    f"{stage.name}({name}=...): {value!r} belongs to another run, or to one that is over: call its "
+                    "stage again in this one"
+                )
             found.parts.append(value)
             return value
         if kind is list or kind is tuple:

@@ -58,10 +58,13 @@ class Handle:
         return self._graph.compute(self)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise StageError(
+        error = StageError(
             f"{what} of {self!r}: it is not the result, which is known only when it is pulled. Pass the handle to "
             "another @stage function that does this, or take the result with .compute()"
         )
+        # Noted too: code may catch it, and go on with something that is no result.
+        self._graph.refused = self._graph.refused or error
+        raise error
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):

@@ -155,6 +155,8 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
 
     def _pulled(self, out: Any) -> Any:
         try:
+            if self._graph.refused is not None:
+                raise self._graph.refused
             if not len(self._graph):
                 return out
             self._evaluator.pull([*handles_in(out), *self._graph.wanted])
