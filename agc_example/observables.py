@@ -18,7 +18,7 @@ def sum_of_jet_pt(jets: Any) -> Any:
     >>> sum_of_jet_pt(ak.Array([{"pt": [30.0, 40.0]}])).tolist()
     [70.0]
     """
-    return ak.values_astype(ak.sum(jets.pt, axis=-1), np.float64)
+    return ak.values_astype(ak.sum(jets["pt"], axis=-1), np.float64)
 
 
 def trijet_mass(jets: Any) -> Any:
@@ -26,7 +26,9 @@ def trijet_mass(jets: Any) -> Any:
 
     Among all combinations of three jets with at least one b jet it is the one with the largest transverse momentum.
     """
-    three = ak.combinations(jets, 3, fields=["a", "b", "c"])
+    # Worked out of each jet once, not in each of its combinations.
+    parts = {name: getattr(jets, name) for name in ("px", "py", "pz", "energy", "btag")}
+    three = ak.combinations(ak.zip(parts), 3, fields=["a", "b", "c"])
     btag = np.maximum(three.a.btag, np.maximum(three.b.btag, three.c.btag))
     three = three[btag > B_TAG_THRESHOLD]
     px = three.a.px + three.b.px + three.c.px

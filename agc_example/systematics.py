@@ -94,5 +94,5 @@ def weights(corrections: Any, name: str, direction: str, jets: Any) -> Any:
         ``up`` or ``down``.
     """
     kind, jet = ("btag_var", int(name[-1])) if name.startswith("btag_var") else (name, 0)
-    pt = ak.values_astype(jets.pt[:, jet], np.float64)
+    pt = ak.values_astype(jets["pt"][:, jet], np.float64)
     return corrections["event_systematics"].evaluate(kind, direction, pt)

@@ -348,25 +348,24 @@ class Hoarding(ProcessorABC):
         return accumulator
 
 
-@pytest.mark.parametrize(
-    ("work", "words"),
-    [
-        (swallowing, r"__add__\(\) of <handle of total.*Pass the handle to another @stage"),
-        (Hoarding(), r"plus\(x=...\): <handle of total.*belongs to another run.*call its stage again"),
-    ],
-)
-def test_a_handle_taken_for_its_result_or_used_for_another_item_is_an_error_also_if_it_is_caught(
-    tmp_path: Path, work: Any, words: str
-) -> None:
+def test_a_handle_taken_for_its_result_is_an_error_also_if_that_is_caught(tmp_path: Path) -> None:
     fileset = {"one": {"files": [str(write_nano(tmp_path / "one.root"))]}}
-    for executor, it in (
-        (DiracExecutor(cache=tmp_path / "cache", inline=True, status=False), work),
-        (IterativeExecutor(status=False), StageCache(tmp_path / "wrapped").wrap(work)),
+    for executor, work in (
+        (DiracExecutor(cache=tmp_path / "cache", inline=True, status=False), swallowing),
+        (IterativeExecutor(status=False), StageCache(tmp_path / "wrapped").wrap(swallowing)),
     ):
-        run = Runner(executor=executor, schema=NanoAODSchema, chunksize=50)
         with pytest.raises(Exception, match=r".") as error:
-            run(fileset, it, treename="Events")
+            Runner(executor=executor, schema=NanoAODSchema)(fileset, work, treename="Events")
+        words = r"__add__\(\) of <handle of total.*Pass the handle to another @stage"
         assert any(re.search(words, str(e), re.DOTALL) for e in chain(error.value))
+
+
+def test_a_handle_of_another_work_item_is_named_with_what_to_do(tmp_path: Path) -> None:
+    fileset = {"one": {"files": [str(write_nano(tmp_path / "one.root"))]}}
+    executor = DiracExecutor(cache=tmp_path / "cache", inline=True, status=False)
+    words = r"plus\(x=...\): <handle of total.*belongs to another run.*call its stage again"
+    with pytest.raises(CoffeaDiracError, match=words):
+        Runner(executor=executor, schema=NanoAODSchema, chunksize=50)(fileset, Hoarding(), treename="Events")
 
 
 def test_under_other_executors_the_error_names_stage_and_argument(tmp_path: Path) -> None:
