@@ -6,6 +6,9 @@ has no variance, and what is merged with it later has none either.  Here the sto
 
 from __future__ import annotations
 
+import copy
+import functools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -83,25 +86,52 @@ def _write_histogram(encoder: Encoder, value: Any) -> Node:
 
 def _read_histogram(decoder: Decoder, args: Sequence[Any]) -> Any:
     name, storage, size, descr, axes, attributes, number = args
-    made = [_read_axis(decoder, axis) for axis in axes]
     data = decoder.buffer(number)
-    # Before anything of that size is made.
-    if math.prod(axis.extent for axis in made) * _STORAGES[storage] * size != len(data):
-        raise PayloadError("a histogram has not the size that its axes say")
-    empty = getattr(bh.storage, storage)
-    plain = bh.Histogram(*made, storage=empty(size) if storage == "MultiCell" else empty())
-    view = np.asarray(plain.view(flow=True))
+    if all(_is_plain(axis) for axis in axes):
+        core = copy.deepcopy(_empty_again(json.dumps(axes), storage, size, len(data)))
+    else:
+        core = _empty(decoder, axes, storage, size, len(data))
+    view = np.asarray(core.view(True))
     if [list(d) for d in view.dtype.descr] != descr:
         raise PayloadError(f"the storage {storage} has other fields in this version of boost-histogram")
     if data:
         view.T.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
     kind = _class_of(name)
     found = kind.__new__(kind)
-    found.__setstate__((0, {"_hist": plain._hist}))
+    found.__setstate__((0, {"_hist": core}))
     # In their order, and past any property of a subclass.
     found.__dict__.clear()
     found.__dict__.update(read_pairs(decoder, attributes))
     return found
+
+
+def _empty(decoder: Any, axes: Sequence[Any], storage: str, size: int, n_bytes: int) -> Any:
+    """Return what boost-histogram holds in an empty histogram, if it is as large as it should be."""
+    made = [_read_axis(decoder, axis) for axis in axes]
+    # Before anything of that size is made.
+    if math.prod(axis.extent for axis in made) * _STORAGES[storage] * size != n_bytes:
+        raise PayloadError("a histogram has not the size that its axes say")
+    kind = getattr(bh.storage, storage)
+    return bh.Histogram(*made, storage=kind(size) if storage == "MultiCell" else kind())._hist
+
+
+class _Scalars:
+    """A decoder where all nodes are values."""
+
+    @staticmethod
+    def value(node: Node) -> Any:
+        return node
+
+
+@functools.lru_cache(maxsize=256)
+def _empty_again(axes: str, storage: str, size: int, n_bytes: int) -> Any:
+    """Return it made once for all histograms that say the same of their axes: one result often holds many of these."""
+    return _empty(_Scalars, json.loads(axes), storage, size, n_bytes)
+
+
+def _is_plain(axis: Sequence[Any]) -> bool:
+    """Whether all that is said of an axis stands in the tree as it is: nothing in buffers, nothing with a kind."""
+    return axis[0] != "Variable" and not any(isinstance(part, list) for part in (*axis[2], *axis[3:]))
 
 
 def _write_axis(encoder: Encoder, value: Any, axis: Any) -> Node:
