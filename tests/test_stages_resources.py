@@ -18,7 +18,8 @@ from coffea.nanoevents import NanoAODSchema
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 from scenario import write_nano
 
-from coffea_dirac import DiracExecutor
+from coffea_dirac import DiracCluster, DiracExecutor, WorkerGroup
+from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.errors import ProcessingError
 from coffea_dirac.interfaces import Outcome, Row
 from coffea_dirac.running.dispatch import Offer
@@ -257,6 +258,25 @@ def other(events):
 
 
 class Analysis"""
+
+
+def test_a_stage_brings_workers_of_the_clusters_group_that_has_what_it_needs(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of that group is there when the run begins: its first blocked work item is what starts one."""
+    monkeypatch.setattr("coffea_dirac.running.workers.FITTING_DEADLINE_S", 240.0)
+    groups = [WorkerGroup("cpu", sites={"HERE": 1}), WorkerGroup("gpu", sites={"HERE": 1}, resources={"GPU": 1})]
+    with (
+        LocalJobs() as service,
+        DiracCluster(groups=groups, service=service) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert client.submit(os.getpid).result(timeout=240) > 0
+        assert set(cluster.workers) == {"cpu-0"}
+        found = scene.run(client)
+    assert found.out == scene.inline
+    groups_of = {name: {worker.partition("-")[0] for worker in workers} for name, workers in found.where.items()}
+    assert groups_of == {name: {"gpu" if name == "score" else "cpu"} for name in found.ran}
 
 
 def test_without_a_cache_a_work_item_goes_to_such_a_worker_as_a_whole(scene: Scene, mixed: Client) -> None:
