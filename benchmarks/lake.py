@@ -14,7 +14,7 @@ from typing import Any
 from benchmarks.pairs import Line, Spent, Stopwatch, cpu_ratios, ratios, seconds, take_turns
 
 TESTS = Path(__file__).parent.parent / "tests"
-FILES, DATASETS, ROUNDS, EVENTS = 10_000, 10, 3, 200_000
+FILES, DATASETS, ROUNDS, EVENTS = 10_000, 10, 2, 200_000
 TARGET, SNAPSHOT_S, READ_TARGET, KEEP_TARGET = 1.1, 0.2, 1.03, 2.0
 _PACKS, _PACK_BYTES = 50, 100_000
 _AT_ONCE = 200
@@ -44,7 +44,7 @@ def _resolving(folder: Path, keys: Any, files: int, datasets: int, rounds: int) 
     from coffea_dirac import open_catalog, resolve
 
     login = {"account": "jdoe", "auth_type": "userpass", "credentials": {"username": "jdoe", "password": PASSWORD}}
-    server = RucioServer(folder / "rucio", keys)
+    server = RucioServer(folder / "rucio", keys, with_memcached=True)
     server.start()
     try:
         dids = _fill(server, files, datasets)
@@ -72,6 +72,7 @@ def _resolving(folder: Path, keys: Any, files: int, datasets: int, rounds: int) 
     if len(found[-1]["mc:all"]["files"]) != files:
         raise RuntimeError(f"{len(found[-1]['mc:all']['files'])} of {files} files were found")
     found[-1].listing.save(folder / "snapshot.json")
+    found.clear()
     offline = [_watched(lambda: resolve("mc:all", catalog=folder / "snapshot.json")) for _ in range(7)]
     snapshot_s = sorted(one.wall_s for one in offline)[3]
     against, cpu = ratios(spent["resolve"], spent["bare"]), cpu_ratios(spent["resolve"], spent["bare"])

@@ -151,6 +151,10 @@ class Catalog(Protocol):
         """Take note that a did is read, if anybody wants to know."""
         ...
 
+    def suspect(self, pfn: str, why: str) -> None:
+        """Take note that a replica is not what it should be, if anybody wants to know."""
+        ...
+
 
 JobStatus = Literal["waiting", "running", "done", "failed", "killed"]
 

@@ -137,7 +137,7 @@ def resolve(
     files = (_searched(file, redirector) for some in listing.dids.values() for file in some)
     lake.know(files, near, weights, verify=verify)
     for did, some in listing.dids.items():
-        traces.expect(did, (lake.PREFIX + file.lfn for file in some), opened.touch)
+        traces.expect(did, (lake.PREFIX + file.lfn for file in some), opened)
     found = {}
     for name, dataset in datasets.items():
         # What is kept besides: the form of the data, for example.

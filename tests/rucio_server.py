@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import shutil
 import signal
 import ssl
 import subprocess
@@ -133,7 +134,7 @@ topic = /topic/rucio.tracer
 username = x
 password = x
 [cache]
-url = 127.0.0.1:1
+url = 127.0.0.1:{cache_port}
 [oidc]
 idpsecrets = {folder}/issuers.json
 admin_issuer = test
@@ -145,7 +146,10 @@ expected_scope = openid profile
 class RucioServer:
     """A server with the accounts ``root`` and ``jdoe``; its issuer of tokens is a thread of this process."""
 
-    def __init__(self, folder: Path, keys: Pki) -> None:
+    def __init__(self, folder: Path, keys: Pki, *, with_memcached: bool = False) -> None:
+        # A server without it asks its database for each replica; one with it does not see a change of an RSE at once.
+        self._cache_port = free_port() if with_memcached and shutil.which("memcached") else 1
+        self._cache: subprocess.Popen[bytes] | None = None
         self.folder, self.keys, self.port = folder, keys, free_port()
         self.url = f"https://localhost:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -179,6 +183,7 @@ class RucioServer:
         package = subprocess.run([PYTHON, "-c", find], capture_output=True, text=True, timeout=60, check=True)
         database = f"sqlite:///{self.folder}/rucio.db?timeout=30"
         facts = {"folder": self.folder, "database": database, "password": PASSWORD, "port": self.port}
+        facts["cache_port"] = self._cache_port
         facts["migrations"] = f"{package.stdout.strip()}/db/sqla/migrate_repo/"
         facts |= {"cert": self.keys.host_cert, "key": self.keys.host_key, "ca": self.keys.ca}
         texts = {"alembic.ini": _ALEMBIC, "rucio.cfg": _SERVER, "settings.py": _GUNICORN}
@@ -200,6 +205,9 @@ class RucioServer:
         if done.returncode:
             raise RuntimeError(f"Rucio's database cannot be made:\n{done.stderr[-3000:]}")
         command = [PYTHON.with_name("gunicorn"), "-c", self.folder / "settings.py", "application:application"]
+        if self._cache_port != 1:
+            options = ["-u", "nobody", "-l", "127.0.0.1", "-p", str(self._cache_port), "-m", "64"]
+            self._cache = subprocess.Popen(["memcached", *options], start_new_session=True)
         with (self.folder / "out.log").open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -257,6 +265,10 @@ class RucioServer:
     def stop(self) -> None:
         self._issuer.shutdown()
         self._issuer.server_close()
+        if self._cache is not None:
+            self._cache.kill()
+            self._cache.wait(30)
+            self._cache = None
         if self._process is not None:
             # With its workers; on SIGTERM they would wait for clients that keep their connection.
             with suppress(ProcessLookupError):

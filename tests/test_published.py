@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,10 @@ def test_a_run_tells_once_which_datasets_it_reads(
         before = rucio.requests()
         what = {"ttbar": {"files": "mc:traced1", "metadata": {"xsec": 1.0}}}
         result = scenario.run(
-            make=f"from coffea_dirac import open_catalog, resolve; fileset = resolve({what!r}{options}); "
-            "executor = DiracExecutor(cache='cache', inline=True, status=False)"
+            before="from coffea_dirac.inputs import traces; traces.END_S = 60",
+            make="from coffea_dirac import open_catalog, resolve; "
+            f"fileset = resolve({what!r}{options}); "
+            "executor = DiracExecutor(cache='cache', inline=True, status=False)",
         )
         assert result.error is None
         return sum("/traces/" in line for line in rucio.requests()[len(before) :])
@@ -120,3 +123,42 @@ def test_a_run_tells_once_which_datasets_it_reads(
     assert n_traces() == 0
     scenario.edit("helper.py", "CUT = 30", "CUT = 40")
     assert n_traces(", catalog=open_catalog('rucio', traces=False)") == 0
+
+
+@pytest.fixture
+def bad_site(open_folder: Path, keys: Any) -> Iterator[XRootDServer]:
+    """A storage of one RSE: Rucio tells whose a replica is by its URL."""
+    site = XRootDServer(open_folder / "bad-site")
+    try:
+        yield site.start()
+    finally:
+        site.stop()
+
+
+def test_a_replica_that_is_proven_damaged_is_declared_suspicious(
+    tmp_path: Path, rucio: RucioServer, bad_site: XRootDServer, other_site: XRootDServer, as_jdoe: dict[str, str]
+) -> None:
+    (tmp_path / "analysis").mkdir()
+    scenario = Scenario(tmp_path / "analysis")
+    data = (scenario.folder / "one.root").read_bytes()
+    for rse, site in (("BAD_DISK", bad_site), ("GOOD_DISK", other_site)):
+        rucio.add_rse(rse, site.root)
+        (site.data / "suspect.root").write_bytes(data if rse == "GOOD_DISK" else data[:3000])
+        (site.data / "suspect.root").chmod(0o644)
+    rucio.fill({"BAD_DISK": bad_site.root, "GOOD_DISK": other_site.root}, {"suspects": {"suspect.root": data}})
+
+    def suspicious(options: str = "") -> set[str]:
+        what = {"ttbar": {"files": "mc:suspects", "metadata": {"xsec": 1.0}}}
+        result = scenario.run(
+            before="from coffea_dirac.inputs import traces; traces.END_S = 60",
+            make="from coffea_dirac import open_catalog, resolve; "
+            f"fileset = resolve({what!r}, weights={{'BAD_DISK': 2}}, catalog=open_catalog('rucio'{options})); "
+            "executor = DiracExecutor(cache=None, workers=1, status=False)",
+        )
+        assert result.error is None
+        assert any("at BAD_DISK is damaged: it has 3000 bytes" in note for note in result.notes)
+        (found,) = rucio.client().list_suspicious_replicas()
+        return {one["rse"] for one in found if one["name"] == "suspect.root"}
+
+    assert suspicious(", declare=False") == set()
+    assert suspicious() == {"BAD_DISK"}

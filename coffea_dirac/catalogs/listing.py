@@ -110,6 +110,9 @@ class ListingCatalog:
     def touch(self, did: str) -> None:
         """Do nothing: nobody wants to know."""
 
+    def suspect(self, pfn: str, why: str) -> None:
+        """Do nothing: nobody wants to know."""
+
     def diff(self, other: ListingCatalog) -> Difference:
         """Return what `other` has instead of this listing.
 

@@ -1,7 +1,7 @@
 """What Rucio knows of datasets and their replicas.  The only file that imports rucio.
 
 It is asked in bulk: one call for a dataset, paged by the datasets of a container; what is too much for the server is
-asked for in halves.  Rucio drops a file without a usable replica in silence, so the names are asked for too.
+asked for in halves.  Rucio drops a file without a usable replica in silence, so files are counted too.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class RucioCatalog:
         The attribute of an RSE that names its site.
     traces : bool
         Tell the server once for each dataset and run that it is read, in the background.
+    declare : bool
+        Declare replicas suspicious that size or checksum have proven damaged, in the background.
 
     Examples
     --------
@@ -106,6 +108,7 @@ class RucioCatalog:
     ca_cert: str | None = None
     site_attribute: str = "site"
     traces: bool = True
+    declare: bool = True
     _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def locate(self, dids: Sequence[str]) -> dict[str, tuple[LogicalFile, ...]]:
@@ -165,6 +168,17 @@ class RucioCatalog:
             )
             answer.raise_for_status()
 
+    def suspect(self, pfn: str, why: str) -> None:
+        """Declare a replica suspicious, which every account may do; what becomes of it the experiment decides.
+
+        Raises
+        ------
+        CredentialError, CatalogError
+            As in `locate`.
+        """
+        if self.declare:
+            self._asked(lambda: self._client().declare_suspicious_file_replicas([pfn], f"coffea_dirac: {why}"))
+
     def publish(self, did: str, files: Sequence[LogicalFile], rse: str, *, lifetime_s: float) -> None:
         """Register files with their first replica in a dataset, which is made, or lives on, for so long.
 
@@ -220,10 +234,26 @@ class RucioCatalog:
         """Yield the files of a dataset, or of all datasets of a container, however deep."""
         seen: set[str] = set()
         for dataset in self._datasets(scope, name, kind):
-            for file in self._located_files([dataset], list(self._client().list_files(*dataset.values()))):
+            for file in self._files_of(dataset):
                 if file.lfn not in seen:
                     seen.add(file.lfn)
                     yield file
+
+    def _files_of(self, dataset: dict[str, str]) -> Iterator[LogicalFile]:
+        """Yield the files of a dataset; all their names are asked for only if some are left out, or are too many."""
+        try:
+            found = list(self._listed([dataset]))
+        except (rucio_errors.RucioException, requests.RequestException) as error:
+            if not _is_too_much(error):
+                raise
+            yield from self._some_files(list(self._client().list_files(*dataset.values())))
+            return
+        replicas = {_lfn(facts): facts for facts in found}
+        known = {lfn: _logical_file(lfn, facts) for lfn, facts in replicas.items()}
+        if len(known) != self._client().get_did(*dataset.values(), dynamic_depth="FILE")["length"]:
+            for facts in self._client().list_files(*dataset.values()):
+                known.setdefault(_lfn(facts), _logical_file(_lfn(facts), facts))
+        yield from known.values()
 
     def _datasets(self, scope: str, name: str, kind: str) -> Iterator[dict[str, str]]:
         if kind != "CONTAINER":
@@ -232,28 +262,20 @@ class RucioCatalog:
         for inner in self._client().list_content(scope, name):
             yield from self._datasets(inner["scope"], inner["name"], inner["type"])
 
-    def _some_files(self, known: Sequence[Mapping[str, Any]]) -> Iterator[LogicalFile]:
-        for at in range(0, len(known), AT_ONCE):
-            part = known[at : at + AT_ONCE]
-            yield from self._located_files([{"scope": file["scope"], "name": file["name"]} for file in part], part)
-
-    def _located_files(self, dids: list[dict[str, str]], known: Sequence[Mapping[str, Any]]) -> Iterator[LogicalFile]:
-        """Yield all `known` files of dids, with those replicas that the server lists."""
-        replicas = {_lfn(found): found for found in self._replicas(dids, known)}
-        for facts in known:
-            yield _logical_file(_lfn(facts), {**facts, **replicas.get(_lfn(facts), {})})
-
-    def _replicas(self, dids: list[dict[str, str]], files: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Yield what the server says of dids; in halves, by the names of the files, if all of it takes too long."""
-        try:
-            yield from list(self._listed(dids))
-        except (rucio_errors.RucioException, requests.RequestException) as error:
-            if len(files) <= 1 or not any(words in str(error) for words in _TOO_MUCH):
-                raise
-            size = min(AT_ONCE, (len(files) + 1) // 2)
-            for at in range(0, len(files), size):
-                part = files[at : at + size]
-                yield from self._replicas([{"scope": file["scope"], "name": file["name"]} for file in part], part)
+    def _some_files(self, known: Sequence[Mapping[str, Any]], at_once: int = AT_ONCE) -> Iterator[LogicalFile]:
+        """Yield files with what the server says of their replicas, in halves of what takes too long."""
+        for at in range(0, len(known), at_once):
+            part = known[at : at + at_once]
+            try:
+                found = list(self._listed([{"scope": file["scope"], "name": file["name"]} for file in part]))
+            except (rucio_errors.RucioException, requests.RequestException) as error:
+                if len(part) <= 1 or not _is_too_much(error):
+                    raise
+                yield from self._some_files(part, (len(part) + 1) // 2)
+                continue
+            replicas = {_lfn(facts): facts for facts in found}
+            for facts in part:
+                yield _logical_file(_lfn(facts), {**facts, **replicas.get(_lfn(facts), {})})
 
     def _listed(self, dids: list[dict[str, str]]) -> Iterator[dict[str, Any]]:
         # By default the client is given storages in downtime too.
@@ -328,6 +350,10 @@ def _split(did: str) -> tuple[str, str]:
     if not (colon and scope and name):
         raise ConfigurationError(f"{did!r} is no did: write 'scope:name', for example 'user.jdoe:ttbar'")
     return scope, name
+
+
+def _is_too_much(error: Exception) -> bool:
+    return any(words in str(error) for words in _TOO_MUCH)
 
 
 def _lfn(facts: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ _MISSING = re.compile(r"\[3011\]|no such file|\b404\b|file ends early|illegal se
 FORBIDDEN = re.compile(r"\[3010\]|permission denied|auth failed|\b40[13]\b", re.IGNORECASE)
 _logger = logging.getLogger(__name__)
 _Copy = tuple[str, str]
+Damage = tuple[Replica, str]
 
 
 class DamagedError(OSError):
@@ -56,6 +57,7 @@ class Health:
         """Of files without a checksum: a digest of how the replica begins that was read first."""
         self._sound: set[_Copy] = set()
         self._source: dict[str, dict[str, Replica]] = {}
+        self._claims: dict[str, list[Damage]] = {}
         self._n_told: Counter[str] = Counter()
         self._news: dict[str, list[str]] = {}
         self._locks: dict[_Copy, threading.Lock] = {}
@@ -86,6 +88,7 @@ class Health:
         self._damaged[_copy(replica)] = time.monotonic() + AVOIDED_S, why
         self._sound.discard(_copy(replica))
         self._checked.discard(_copy(replica))
+        self._claims.setdefault(replica.lfn, []).append((replica, why))
         self._tell(replica, f"the replica of {replica.lfn} at {replica.rse} is damaged: {why}")
 
     def _tell(self, replica: Replica, text: str) -> None:
@@ -173,6 +176,11 @@ class Health:
         """Take back that a replica is damaged."""
         self._damaged.pop(_copy(replica), None)
         self._news.pop(replica.lfn, None)
+        self._claims.pop(replica.lfn, None)
+
+    def claims(self, lfn: str) -> list[Damage]:
+        """Return which replicas were taken for damaged since this was asked last, and why."""
+        return self._claims.pop(lfn, [])
 
     def news(self, lfn: str) -> list[str]:
         """Return what was found of the replicas of a file since this was asked last."""

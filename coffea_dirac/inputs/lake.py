@@ -16,9 +16,9 @@ from fsspec import AbstractFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 from coffea_dirac.errors import CredentialError, NoReplicaError, chain
-from coffea_dirac.inputs.health import FORBIDDEN, DamagedError, Health, Verify
+from coffea_dirac.inputs.health import FORBIDDEN, Damage, DamagedError, Health, Verify
 from coffea_dirac.inputs.storages import storage_of
-from coffea_dirac.interfaces import LogicalFile
+from coffea_dirac.interfaces import LogicalFile, Replica
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.sites import near_to
 from coffea_dirac.tokens import bearer_token, trouble
@@ -226,6 +226,26 @@ def survive(filename: str, step: Callable[[], T], reset: Callable[[], None] = la
 def news(filename: str) -> list[str]:
     """Return what was found of the replicas of a file since this was asked last."""
     return _health.news(filename.removeprefix(PREFIX)) if filename.startswith(PREFIX) else []
+
+
+def claims(filename: str) -> tuple[Damage, ...]:
+    """Return which replicas of a file were taken for damaged since this was asked last, and why."""
+    return tuple(_health.claims(filename.removeprefix(PREFIX))) if filename.startswith(PREFIX) else ()
+
+
+def proven(replica: Replica) -> str:
+    """Return what is wrong with a replica by size or checksum, reading all of it; nothing if that cannot be said."""
+    file = _known.get(replica.lfn)
+    if file is None or not is_immutable(file):
+        return ""
+    try:
+        system, path = storage_of(replica.pfn)
+        size = system.info(path)["size"]
+        if size == file.size_bytes:
+            _health.verify(file, replica, system, path)
+        return "" if size in (None, file.size_bytes) else f"it has {size} bytes, and {file.size_bytes} in the catalog"
+    except DamagedError as error:
+        return str(error)
 
 
 def rses_read(filename: str) -> list[str]:

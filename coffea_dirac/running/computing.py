@@ -12,6 +12,7 @@ from coffea_dirac import packs
 from coffea_dirac.errors import CoffeaDiracError, StoreError, VerificationError, chain
 from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.inputs import lake
+from coffea_dirac.inputs.health import Damage
 from coffea_dirac.interfaces import Outcome
 from coffea_dirac.ledger import Found
 from coffea_dirac.redact import without_secrets
@@ -87,6 +88,7 @@ class Computing:
         self._run, self._plan, self._merging, self._task, self._report = run, plan, merging, task, report
         self._advance = advance
         self.errors: list[CoffeaDiracError] = []
+        self.damaged: set[Damage] = set()
         self.waiting: set[int] = set()
         self.metrics: dict[str, Any] = {"bytesread": 0, "processtime": 0.0}
         self._pending = Pending()
@@ -255,6 +257,7 @@ class Computing:
         for text in receipt.notes:
             self._report.note(text)
         self._report.verified += receipt.verified
+        self.damaged.update(receipt.damaged)
         if receipt.error is not None:
             memory = any(isinstance(e, MemoryError) for e in chain(receipt.error))
             if not (memory and self._halve(position, "it ran out of memory")):

@@ -107,6 +107,7 @@ class Processing:
                 stop.partial_output, unreadable = merging.partial()  # type: ignore[attr-defined]
                 raise
             finally:
+                traces.declare(computing.damaged)
                 count_events(report, plan, merging, computing.waiting | unreadable)
 
     def _work(self, computing: Computing, merging: Merging) -> None:

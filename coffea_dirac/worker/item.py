@@ -40,7 +40,13 @@ class Item:
     def told(self) -> dict[str, Any]:
         """Return what a receipt says of the stages."""
         notes = (*self.notes, *lake.news(self._item.filename))
-        return {"outcomes": tuple(self.outcomes), "notes": notes, "verified": tuple(self.verified)}
+        damaged = lake.claims(self._item.filename)
+        return {
+            "outcomes": tuple(self.outcomes),
+            "notes": notes,
+            "verified": tuple(self.verified),
+            "damaged": damaged,
+        }
 
     @property
     def outcomes(self) -> list[Outcome]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from coffea_dirac import packs
 from coffea_dirac.errors import StoreError
+from coffea_dirac.inputs.health import Damage
 from coffea_dirac.interfaces import Outcome, Record, Row
 from coffea_dirac.stages.keeper import Keeper
 from coffea_dirac.stages.resources import Grant, resources_of
@@ -48,6 +49,7 @@ class Receipt:
     notes: tuple[str, ...] = ()
     site: str = ""
     verified: tuple[str, ...] = ()
+    damaged: tuple[Damage, ...] = ()
 
 
 def finished(position: int, row: Row) -> Receipt:
