@@ -33,7 +33,8 @@ COFFEA_PARTS: Mapping[str, tuple[tuple[str, ...], str]] = {
         ("test_dataset_tools.py", "test_dask_client_fixture.py"),
         f"{_APPLIED} or dask_client_fixture",
     ),
-    "preprocess": (("test_dataset_tools.py",), "preprocess"),
+    "preprocess": (("test_dataset_tools.py",), "preprocess and not empty_files"),
+    "preprocess of empty files": (("test_dataset_tools.py",), "empty_files"),
     "filesets": (("test_dataset_tools.py",), f"not ({_APPLIED} or preprocess)"),
     "parquet and lumi": (("test_dataset_tools_parquet.py", "test_fix823.py", "test_lumi_tools.py"), ""),
 }

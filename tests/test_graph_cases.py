@@ -82,6 +82,25 @@ DIFFERENT = {
     "a nested value": [(repr, {"a": [1, {"b": 2}]}), (repr, {"a": [1, {"b": 3}]})],
     "a dataframe": [(len, pd.DataFrame({"a": [1, 2]})), (len, pd.DataFrame({"a": [1, 2, 3]}))],
     "the order of arguments": [(divmod, 7, 2), (divmod, 2, 7)],
+    "the order of keywords": [
+        (functools.partial(lambda **named: list(named), a=1, b=2),),
+        (functools.partial(lambda **named: list(named), b=2, a=1),),
+    ],
+    "a method of another object": [(Scaled(2).__call__, 3), (Scaled(3).__call__, 3)],
+    "another base class": pair(
+        lambda n: defined(f"class B:\n    n = {n}\nclass F(B):\n    def __call__(self, x): return self.n\nf = F()"),
+        1,
+        2,
+    ),
+    "another decorator": pair(
+        lambda n: defined(f"def by(g):\n    return lambda x: g(x) * {n}\n@by\ndef f(x): return x"), 1, 2
+    ),
+    "another precision": [(repr, np.zeros(2, "f4")), (repr, np.zeros(2, "f8"))],
+    "another shape": [(np.shape, np.zeros((2, 3))), (np.shape, np.zeros((3, 2)))],
+    "another mask": [(str, np.ma.array([1, 2], mask=[0, 1])), (str, np.ma.array([1, 2], mask=[1, 0]))],
+    "the order of fields": [(ak.fields, ak.Array([{"x": 1, "y": 2}])), (ak.fields, ak.Array([{"y": 2, "x": 1}]))],
+    "another name of records": [(repr, ak.with_name([{"x": 1}], name)) for name in ("P", "Q")],
+    "a bit of a large number": [(divmod, 10**3000 + n, 7) for n in (1, 2)],
 }
 
 

@@ -117,7 +117,8 @@ class Values:
             what = nodes.name_of(nodes.innermost(call.func))
             raise FingerprintError(what, "it writes into an array or a file: what it does is no result to be kept")
         args = ",".join([self.value(a, refer) for a in call.args])
-        named = ",".join([f"{_text(k)}={self.value(v, refer)}" for k, v in sorted(call.kwargs.items())])
+        # In their order, which a function that takes ``**kwargs`` sees.
+        named = ",".join([f"{_text(k)}={self.value(v, refer)}" for k, v in call.kwargs.items()])
         return f"{self.value(call.func, refer)};{args};{named}" if named else f"{self.value(call.func, refer)};{args}"
 
     def inner(self, inner: nodes.Inner, refer: Refer) -> str:
