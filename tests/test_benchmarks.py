@@ -13,8 +13,11 @@ from benchmarks.pairs import Line, Point, Range, Spent, cpu_s, ratios, take_turn
 ROOT = Path(__file__).parent.parent
 
 
+NEEDS = {"grid": ["diracx"], "lake": ["rucio", "xrootd"]}
+
+
 @pytest.mark.parametrize(
-    "program", [pytest.param(name, marks=pytest.mark.needs("diracx")) if name == "grid" else name for name in PROGRAMS]
+    "program", [pytest.param(name, marks=[pytest.mark.needs(one) for one in NEEDS.get(name, [])]) for name in PROGRAMS]
 )
 def test_benchmark_runs_at_tiny_size_and_writes_its_table(program, tmp_path):
     page = tmp_path / "page.md"
