@@ -195,3 +195,13 @@ def test_nothing_is_noted_outside_of_a_window(tmp_path: Path) -> None:
 
 def test_the_order_of_names_belongs_to_reading_all() -> None:
     assert metadata_names(["a", "b"]) != metadata_names(["b", "a"])
+
+
+def test_what_lies_below_a_directory_that_is_left_out_does_not_count(tmp_path: Path) -> None:
+    window = Window()
+    with recording(window):
+        (tmp_path / "scratch").mkdir()
+        (tmp_path / "scratch" / "moved").write_text("x")
+        (tmp_path / "scratch-not").write_text("y")
+    window.leave_out([str(tmp_path / "scratch")])
+    assert window.written == {str(tmp_path / "scratch-not")}

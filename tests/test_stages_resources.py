@@ -264,7 +264,7 @@ def test_a_stage_brings_workers_of_the_clusters_group_that_has_what_it_needs(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of that group is there when the run begins: its first blocked work item is what starts one."""
-    monkeypatch.setattr("coffea_dirac.running.workers.FITTING_DEADLINE_S", 240.0)
+    monkeypatch.setattr("coffea_dirac.running.stream.FITTING_DEADLINE_S", 240.0)
     groups = [WorkerGroup("cpu", sites={"HERE": 1}), WorkerGroup("gpu", sites={"HERE": 1}, resources={"GPU": 1})]
     with (
         LocalJobs() as service,

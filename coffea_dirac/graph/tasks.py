@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -91,6 +92,12 @@ class Trace:
         self.inputs.update(window.inputs())
 
 
+def _scratch() -> list[str]:
+    """Return where the workers of this process keep what shuffles move: threads of theirs write it meanwhile."""
+    worker = sys.modules.get("distributed.worker")
+    return [str(one.local_directory) for one in list(worker.Worker._instances)] if worker is not None else []
+
+
 class Run:
     """A task's function, run as it is in a graph that is looked at.
 
@@ -146,6 +153,7 @@ class Run:
             value = self.func(*args, **kwargs)
         seconds = time.perf_counter() - started
         if window.files or window.written or window.unchecked:
+            window.leave_out(_scratch())
             trace.read(window)
         if self.keep is not None:
             self._keep(self.keep, value, trace, seconds)

@@ -52,6 +52,12 @@ class Window:
         self.written: set[str] = set()
         self.unchecked: str = ""
 
+    def leave_out(self, directories: Iterable[str]) -> None:
+        """Forget what was read and written below some directories."""
+        roots = tuple(os.path.realpath(directory) + "/" for directory in directories)
+        self.written = {name for name in self.written if not os.path.realpath(name).startswith(roots)}
+        self.files = {name: d for name, d in self.files.items() if not os.path.realpath(name).startswith(roots)}
+
     def inputs(self) -> tuple[Discovered, ...]:
         """Return everything seen, sorted."""
         files = [Discovered("file", name, digest) for name, digest in self.files.items() if name not in self.written]
