@@ -89,7 +89,7 @@ EDITS = (
         _text("systematics.py", "evaluate(kind, direction, pt)", "evaluate(kind, direction, 1.1 * pt)"),
     ),
     Edit("correction file content", _text("corrections.json", "1 + 0.0015*x", "1 + 0.002*x")),
-    Edit("observable", _text("observables.py", "ak.argmax(np.sqrt(px**2 + py**2), axis", "ak.argmax(energy, axis")),
+    Edit("observable", _text("observables.py", "np.sqrt(px**2 + py**2)", "energy")),
     Edit("model file", _another_model),
     Edit("ML features", _text("ml.py", "MAX_JETS = 6", "MAX_JETS = 5")),
     Edit("add a dataset", adds_dataset=True),

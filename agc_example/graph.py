@@ -65,7 +65,7 @@ def histograms(events: Any) -> dict[str, Any]:
         found[region] = _empty(region)
         for name, of_region in jets.items():
             weights = _weights(corrections, names, of_region) if name == "nominal" else {}
-            _fill(found[region], process, name, OBSERVABLES[region](of_region), weights)
+            _fill(found[region], process, name, dak.map_partitions(OBSERVABLES[region], of_region), weights)
     return {"hist_dict": found, "events": {f"{process}__{variation}": ak.num(events, axis=0)}}
 
 
