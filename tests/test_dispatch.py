@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coffea_dirac.running.call import Source
 from coffea_dirac.running.dispatch import BUNDLE_SECONDS, LEAST_SECONDS, Offer, Pending, bundle_size
+from coffea_dirac.running.rooms import Rooms
 
 pytestmark = pytest.mark.core
 
@@ -81,3 +83,15 @@ def test_with_sites_every_item_is_still_handed_out_once(files: list[str], offers
         offer = Offer(2, site=site, is_free=is_free, staffed=frozenset("AB"))
         seen += [i for i, _, _ in pending.take(offer, seconds_per_item=1.0)]
     assert sorted(seen) == list(range(len(files)))
+
+
+def test_an_error_of_the_only_worker_that_has_what_a_call_needs_is_not_doubted() -> None:
+    gpu = (("GPU", 1.0),)
+    rooms = Rooms(Source(lambda offer: None, kinds=[gpu]), lambda resources: False)
+    rooms.workers = {
+        "tcp://a": {"nthreads": 1, "site": "A"},
+        "tcp://b": {"nthreads": 1, "site": "B"},
+        "tcp://c": {"nthreads": 1, "site": "B", "resources": {"GPU": 1}},
+    }
+    assert rooms.has_peer("tcp://a", ())
+    assert not rooms.has_peer("tcp://c", gpu)

@@ -112,12 +112,13 @@ class Rooms:
             return frozenset()
         return frozenset().union(*(room.workers for room in rooms))
 
-    def has_peer(self, address: str) -> bool:
-        """Whether a trusted worker is on another node than this one.
+    def has_peer(self, address: str, resources: Resources) -> bool:
+        """Whether a trusted worker on another node than this one may run calls that need `resources`.
 
         Jobs at sites are nodes of their own; workers of other clusters are on the same node if they have the same host.
         """
-        return bool(self.trusted) and bool(self._nodes - {_node(address, self._workers.get(address, {}))})
+        here, others = _node(address, self._workers.get(address, {})), (room.workers for room in self.of(resources))
+        return any(_node(other, self._workers[other]) != here for workers in others for other in workers)
 
 
 def _node(address: str, worker: Mapping[str, Any]) -> str:

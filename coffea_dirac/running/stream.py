@@ -127,8 +127,10 @@ class Stream:
         if bound:
             here = (room.workers for room in self._rooms.of(call.resources) if room.site == site)
             bound = next(here, bound) or bound
-        if call.copy_of is not None and not (bound := self._elsewhere(call.copy_of, bound)):
-            return False
+        if call.copy_of is not None and (twins := [f for f in self._flights.values() if f.call.is_like(call)]):
+            bound = self._elsewhere(twins, bound)
+            if not bound:
+                return False
         self._n += 1
         # Earlier work first: the merge can then begin at the front.
         future = self._client.submit(
@@ -147,9 +149,9 @@ class Stream:
         future.add_done_callback(self._done.put)
         return True
 
-    def _elsewhere(self, call: Call, bound: Set[str]) -> Set[str]:
-        """Return the workers that do not have a call already."""
-        keys = {flight.future.key for flight in self._flights.values() if flight.call is call}
+    def _elsewhere(self, twins: Sequence[_Flight], bound: Set[str]) -> Set[str]:
+        """Return the workers that have none of some calls."""
+        keys = {flight.future.key for flight in twins}
         has_it = {address for address, tasks in self._client.processing().items() if keys.intersection(tasks)}
         return (bound or frozenset(self._rooms.trusted)) - has_it
 
@@ -214,7 +216,7 @@ class Stream:
                 f"the scheduler has gone, or somebody cancelled the tasks of this run ({error}); run again, what is "
                 "kept is loaded"
             ) from error
-        return Arrival(call, result, worker if self._rooms.has_peer(worker) else "")
+        return Arrival(call, result, worker if self._rooms.has_peer(worker, call.resources) else "")
 
     def _memory_of(self, worker: str) -> tuple[int, int]:
         """Return the bytes a dead worker used and could use: what it said when it gave up, or when it was last seen."""
