@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pairs import Line, Range, Spent, cpu_ratios, ratios, seconds, take_turns
+from benchmarks.pairs import Line, Range, Spent, paired, take_turns
 from benchmarks.small import run_once, write_fileset
 from coffea_dirac import DiracCluster, DiracExecutor
 from coffea_dirac.dirac.diracx import DiracxJobs
@@ -83,15 +83,8 @@ def _work_items(grid: dict[str, Any], fileset: Any, n: int, rounds: int, chunksi
         found = take_turns(
             {"ours": lambda: measure(cluster=cluster), "theirs": lambda: measure(client=client)}, rounds=rounds
         )
-    against = ratios(found["ours"], found["theirs"])
-    return Line(
-        f"{n:,} short work items, 2 workers: DiracCluster at two sites in a box",
-        seconds(found["ours"]),
-        f"{seconds(found['theirs'])} LocalCluster",
-        f"ratio {against}, of CPU {cpu_ratios(found['ours'], found['theirs'])}; {rounds} rounds",
-        f"at most {RATIO}",
-        against.median <= RATIO,
-    )
+    what = f"{n:,} short work items, 2 workers: DiracCluster at two sites in a box"
+    return paired(what, found["ours"], found["theirs"], "LocalCluster", RATIO)
 
 
 def _idle(grid: dict[str, Any]) -> Line:

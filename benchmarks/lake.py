@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pairs import Line, Spent, Stopwatch, cpu_ratios, ratios, seconds, take_turns
+from benchmarks.pairs import Line, Spent, Stopwatch, cpu_ratios, paired, ratios, seconds, take_turns
 
 TESTS = Path(__file__).parent.parent / "tests"
 FILES, DATASETS, ROUNDS, EVENTS = 10_000, 10, 2, 200_000
@@ -166,17 +166,8 @@ def _reading(folder: Path, events: int, rounds: int) -> list[Line]:
         spent = take_turns(measures, rounds=5 * rounds)
     finally:
         server.stop()
-    against, cpu = ratios(spent["lfn"], spent["pfn"]), cpu_ratios(spent["lfn"], spent["pfn"])
-    return [
-        Line(
-            f"opening a file of {events:,} events and reading it by its logical name over root://, 10 times",
-            seconds(spent["lfn"]),
-            f"{seconds(spent['pfn'])} uproot on the URL of the replica",
-            f"ratio {against}, of CPU {cpu}; {5 * rounds} rounds",
-            f"at most {READ_TARGET}",
-            against.median <= READ_TARGET,
-        )
-    ]
+    what = f"opening a file of {events:,} events and reading it by its logical name over root://, 10 times"
+    return [paired(what, spent["lfn"], spent["pfn"], "uproot on the URL of the replica", READ_TARGET)]
 
 
 def _keeping(folder: Path, keys: Any, rounds: int) -> list[Line]:
@@ -211,14 +202,5 @@ def _keeping(folder: Path, keys: Any, rounds: int) -> list[Line]:
         spent = take_turns(measures, rounds=5 * rounds)
     finally:
         server.stop()
-    against, cpu = ratios(spent["ours"], spent["bare"]), cpu_ratios(spent["ours"], spent["bare"])
-    return [
-        Line(
-            f"writing {_PACKS} packs of {_PACK_BYTES // 1000} kB by https with a token",
-            seconds(spent["ours"]),
-            f"{seconds(spent['bare'])} bare PUT",
-            f"ratio {against}, of CPU {cpu}; {5 * rounds} rounds",
-            f"at most {KEEP_TARGET:g}",
-            against.median <= KEEP_TARGET,
-        )
-    ]
+    what = f"writing {_PACKS} packs of {_PACK_BYTES // 1000} kB by https with a token"
+    return [paired(what, spent["ours"], spent["bare"], "bare PUT", KEEP_TARGET)]

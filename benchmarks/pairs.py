@@ -125,6 +125,19 @@ def cpu_ratios(ours: Sequence[Spent], theirs: Sequence[Spent]) -> Range:
     return Range.of([a.cpu_s / max(b.cpu_s, 1e-9) for a, b in zip(ours, theirs, strict=True)])
 
 
+def paired(what: str, ours: Sequence[Spent], theirs: Sequence[Spent], peer: str, target: float) -> Line:
+    """Return the line of two that took turns: seconds of both, ratios, and a target for the middle one."""
+    against, cpu = ratios(ours, theirs), cpu_ratios(ours, theirs)
+    return Line(
+        what,
+        seconds(ours),
+        f"{seconds(theirs)} {peer}",
+        f"ratio {against}, of CPU {cpu}; {len(ours)} rounds",
+        f"at most {target:g}",
+        against.median <= target,
+    )
+
+
 def wall(spent: Sequence[Spent]) -> float:
     """Return the middle wall time."""
     return median(s.wall_s for s in spent)
