@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TypeVar
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
+from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
 
 
-@contextmanager
-def let(variable: ContextVar[Value], value: Value) -> Iterator[None]:
+class let(AbstractContextManager[None], Generic[Value]):  # noqa: N801 - read as a statement, as contextlib's are
     """Let a variable have a value inside the ``with`` block.
 
     Examples
@@ -23,8 +21,15 @@ def let(variable: ContextVar[Value], value: Value) -> Iterator[None]:
     >>> depth.get()
     0
     """
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
+
+    # Each task of a graph opens several: a class costs a third of what a generator does.
+    __slots__ = ("_token", "_value", "_variable")
+
+    def __init__(self, variable: ContextVar[Value], value: Value) -> None:
+        self._variable, self._value = variable, value
+
+    def __enter__(self) -> None:
+        self._token: Token[Value] = self._variable.set(self._value)
+
+    def __exit__(self, *_: object) -> None:
+        self._variable.reset(self._token)

@@ -107,7 +107,8 @@ def test_what_was_noted_is_what_a_later_check_computes(values: dict[str, Any]) -
 
 
 def files_seen(tmp_path: Path, act: Callable[[], Any], ignored: tuple[str, ...] = ()) -> Window:
-    with recording(Window(ignored)) as window:
+    window = Window(ignored)
+    with recording(window):
         act()
     return window
 

@@ -44,7 +44,7 @@ def _noted(decoder: Decoder, value: Any, node: Sequence[Any]) -> Any:
 
 
 def _write_frame(encoder: Encoder, value: Any) -> Node:
-    columns = [_column(encoder, value, value.iloc[:, i].array) for i in range(value.shape[1])]
+    columns = [_column(encoder, value, column.array) for _, column in value.items()]
     index, names = _index(encoder, value, value.index), _index(encoder, value, value.columns)
     return ["pandas:frame", index, names, _notes(encoder, value), *columns]
 

@@ -29,6 +29,7 @@ CODEC = "tree/1"
 _DEEPEST = 100
 _HEAD = struct.Struct("<Q")
 _ALIGNMENT = 8
+_as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
 # Where the kinds of a library are described, by the first part of its types' module.
 _GROUPS = {
     "numpy": "arrays",
@@ -195,9 +196,7 @@ class Encoder:
 
     def finish(self, tree: Node) -> bytes:
         """Return tree and buffers as one."""
-        text = json.dumps([tree, self._sizes], separators=(",", ":"), allow_nan=False, check_circular=False).encode(
-            "ascii"
-        )
+        text = _as_json([tree, self._sizes]).encode("ascii")
         parts: list[bytes | memoryview] = [_HEAD.pack(len(text)), text, _padding(len(text))]
         for data in self._buffers:
             parts += (data, _padding(len(data)))

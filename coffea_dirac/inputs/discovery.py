@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
@@ -204,16 +204,22 @@ def metadata_names(names: Iterable[str]) -> str:
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@contextmanager
-def recording(window: Window) -> Iterator[Window]:
-    """Note in `window` the files that are opened inside the ``with`` block, by this thread and by threads it starts."""
-    _hook.install()
-    with let(_window, window):
-        _hook.opened(window)
-        try:
-            yield window
-        finally:
-            _hook.closed(window)
+class recording(let[Window | None]):  # noqa: N801 - read as a statement, as `let` is
+    """Note in a window the files that are opened inside the ``with`` block, by this thread and by threads it starts."""
+
+    __slots__ = ("_opened",)
+
+    def __init__(self, window: Window) -> None:
+        super().__init__(_window, window)
+        self._opened = window
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        _hook.opened(self._opened)
+
+    def __exit__(self, *_: object) -> None:
+        _hook.closed(self._opened)
+        super().__exit__()
 
 
 def cannot_be_checked(why: str) -> None:
@@ -240,18 +246,15 @@ class _Hook:
     def __init__(self) -> None:
         self._installed = False
         self._lock = threading.Lock()
-        self._open: dict[int, tuple[Window, frozenset[int]]] = {}
+        self._open: dict[int, tuple[Window, list[threading.Thread]]] = {}
         self._busy = threading.local()
 
-    def install(self) -> None:
+    def opened(self, window: Window) -> None:
+        threads = threading.enumerate()
         with self._lock:
             if not self._installed:
                 sys.addaudithook(self)
                 self._installed = True
-
-    def opened(self, window: Window) -> None:
-        threads = frozenset(t.ident for t in threading.enumerate() if t.ident is not None)
-        with self._lock:
             self._open[id(window)] = (window, threads)
 
     def closed(self, window: Window) -> None:
@@ -274,7 +277,7 @@ class _Hook:
             return [here]
         # A thread that the user's code started has no window of its own: it counts for every open one that it is
         # younger than.
-        me = threading.get_ident()
+        me = threading.current_thread()
         return [window for window, threads in list(self._open.values()) if me not in threads and not _is_own_thread()]
 
 

@@ -33,6 +33,7 @@ _PREFIX = struct.Struct("<8sIIQ32s")
 _TRAILER = struct.Struct("<32sQ8s")
 TRAILER_SIZE = _TRAILER.size
 _KINDS = ("metadata", "file", "written")
+_SAME_IN_JSON = frozenset({str, int, float, bool, type(None)})
 
 
 _as_json = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
@@ -45,17 +46,22 @@ def canonical(value: Json) -> bytes:
 
 def statement(row: Row) -> bytes:
     """Return what a record says of itself, made from its row; this is what is signed."""
-    return canonical(["record 1", row.key, row.inputs, row.second_key, row.digest, row.codec, row.info])
+    return _statement(row, row.inputs, row.digest, row.info)
+
+
+def _statement(what: Record | Row, inputs: Sequence[Discovered], digest: str, info: Json) -> bytes:
+    return canonical(["record 1", what.key, inputs, what.second_key, digest, what.codec, info])
 
 
 def record_bytes(record: Record, *, pack: str, offset: int, signer: Signer | None = None) -> tuple[Row, bytes]:
     """Return the row and the bytes of a record that will lie at `offset` of `pack`."""
     digest = hashlib.sha256(record.payload).hexdigest()
     inputs = tuple(Discovered(*i) for i in record.inputs)
-    row = Row(record.key, inputs, record.second_key, digest, record.codec, pack, offset, 0, info=dict(record.info))
-    said = statement(row)
-    # As the reader of this record will have it, whose statement must be the same.
-    info = json.loads(said)[-1]
+    info: Mapping[str, Json] = dict(record.info)
+    said = _statement(record, inputs, digest, info)
+    if not _SAME_IN_JSON.issuperset(map(type, info.values())):
+        # As the reader of this record will have it, whose statement must be the same.
+        info = json.loads(said)[-1]
     signature = signer(said) if signer is not None else ""
     signed = signature.encode("ascii")
     prefix = _PREFIX.pack(
