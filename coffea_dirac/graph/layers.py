@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Mapping, Set
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from dask.blockwise import Blockwise, blockwise_token
 from dask.core import flatten
@@ -112,6 +112,10 @@ class View:
         layer = self.mapped.get(key[0])
         return layer if layer is not None and layer.has(key[1:]) else None
 
+    def layers_below(self, name: str) -> list[str]:
+        """Return the layers of partitions that such a layer takes partitions of."""
+        return [a.value for a in self.mapped[name].arguments if a.kind == "layer" and a.value in self.mapped]
+
     def node(self, key: Key) -> Any:
         """Return a single task as one of dask's nodes."""
         found = self._nodes.get(key)
@@ -148,6 +152,40 @@ def name_of_key(found: View, key: Key) -> str:
     return nodes.name_of(layer.task if layer is not None else found.node(key))
 
 
+Above = TypeVar("Above", bound=Hashable)
+
+
+def bottom_up(
+    starts: Iterable[Above], below: Callable[[Above], Iterable[Above]], found: Container[Above]
+) -> Iterator[Above]:
+    """Yield `starts` and all below them that is not in `found`, each after what lies below it.
+
+    The caller puts into `found` what was yielded.  What lies below itself comes before something that it needs.
+
+    Examples
+    --------
+    >>> heights = {}
+    >>> for name in bottom_up(["fill", "cut"], {"fill": ["cut"], "cut": ["read"], "read": []}.get, heights):
+    ...     heights[name] = len(heights)
+    >>> heights
+    {'read': 0, 'cut': 1, 'fill': 2}
+    """
+    opened = set[Above]()
+    for start in starts:
+        stack = [start]
+        while stack:
+            current = stack[-1]
+            if current not in found and current not in opened:
+                opened.add(current)
+                # Graphs have long chains: recursion would go too deep.
+                if missing := [one for one in below(current) if one not in found and one not in opened]:
+                    stack += missing
+                    continue
+            stack.pop()
+            if current not in found:
+                yield current
+
+
 def flat(keys: Any) -> list[Key]:
     """Return the keys in nested lists."""
     return list(flatten(keys))
@@ -179,6 +217,8 @@ MARK = "coffea_dirac-"
 
 def merged(graphs: Collection[Mapping[Key, Any]]) -> Any:
     """Return several graphs as one."""
+    if len(graphs) == 1:
+        return next(iter(graphs))
     if any(isinstance(graph, HighLevelGraph) for graph in graphs):
         return HighLevelGraph.merge(*graphs)
     return {key: task for graph in graphs for key, task in graph.items()}
@@ -199,9 +239,9 @@ class LoadedLayer(MaterializedLayer):  # type: ignore[misc]
         return MaterializedLayer({key: nodes.data(key, get_sync(HighLevelGraph(mocks, chosen.dependencies), key))})
 
 
-def only(graph: Mapping[Key, Any], computed: Collection[str], loads: Mapping[str, Mapping[Key, Any]]) -> Any:
+def only(graph: Mapping[Key, Any], computed: Set[str], loads: Mapping[str, Mapping[Key, Any]]) -> Any:
     """Return the layers of a graph that something is computed of, and others that load in place of those kept."""
-    if not isinstance(graph, HighLevelGraph):
+    if not isinstance(graph, HighLevelGraph) or (not loads and graph.layers.keys() <= computed):
         return graph
     chosen = {}
     for name, layer in graph.layers.items():

@@ -159,22 +159,8 @@ class Planner:
 def _heights(view: layers.View) -> dict[str, int]:
     """Return numbers of layers of partitions: each has a larger one than those below it."""
     found: dict[str, int] = {}
-    opened = set[str]()
-    for start in view.mapped:
-        stack = [start]
-        while stack:
-            name = stack[-1]
-            if name in found:
-                stack.pop()
-                continue
-            below_it = [a.value for a in view.mapped[name].arguments if a.kind == "layer" and a.value in view.mapped]
-            missing = [other for other in below_it if other not in found]
-            if missing and name not in opened:
-                opened.add(name)
-                stack += missing
-                continue
-            stack.pop()
-            found[name] = len(found)
+    for name in layers.bottom_up(view.mapped, view.layers_below, found):
+        found[name] = len(found)
     return found
 
 

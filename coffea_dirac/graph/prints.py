@@ -76,40 +76,23 @@ class Prints:
     def of(self, key: Key) -> str | None:
         """Return the fingerprint of a key, None if it has none."""
         if key not in self._digests:
-            self._settle([key])
+            for current in layers.bottom_up([key], self._needed, self._digests):
+                self._digests[current] = self._digest(current)
         return self._digests[key]
 
-    def _settle(self, keys: Iterable[Key]) -> None:
-        """Fingerprint keys, those they need first; chains of tasks may be long, so no recursion."""
-        stack, opened = list(keys), set()
-        digests = self._digests
-        while stack:
-            key = stack[-1]
-            if key in digests:
-                stack.pop()
-                continue
-            layer = self.view.layer(key)
-            node = None if layer is not None or key not in self.view.tasks else self.view.node(key)
-            missing = [k for k in self._needed(key, layer, node) if k not in digests and k != key]
-            if missing and key not in opened:
-                opened.add(key)
-                stack += missing
-                continue
-            stack.pop()
-            if missing:
-                self.problems[key] = f"{key!r} needs itself"
-                digests[key] = None
-            elif layer is not None:
-                digests[key] = self._partition(layer, key)
-            else:
-                digests[key] = self._outside(key) if node is None else self._single(key, node)
-
-    def _needed(self, key: Key, layer: Mapped | None, node: Any) -> Iterable[Key]:
+    def _needed(self, key: Key) -> Iterable[Key]:
         """Return the keys whose fingerprints enter that of a key."""
+        layer = self.view.layer(key)
         if layer is None:
-            return () if node is None else nodes.dependencies(node)
+            return nodes.dependencies(self.view.node(key)) if key in self.view.tasks else ()
         program = self._program(layer)
         return [_key(leaf, key[1:]) for leaf in (program.leaves if program else ()) if leaf.kind == "key"]
+
+    def _digest(self, key: Key) -> str | None:
+        layer = self.view.layer(key)
+        if layer is not None:
+            return self._partition(layer, key)
+        return self._single(key, self.view.node(key)) if key in self.view.tasks else self._outside(key)
 
     def _outside(self, key: Key) -> str | None:
         if key not in self.known:
@@ -121,7 +104,7 @@ class Prints:
     def _single(self, key: Key, node: Any) -> str | None:
         found = nodes.structure(node)
         if isinstance(found, nodes.Ref):
-            return self._outside(key) if found.key == key else self._digests[found.key]
+            return self._outside(key) if found.key == key else self._digests.get(found.key)
         self.values.met.clear()
         digest = self._digested(key, lambda: self.values.node(node, self._refer))
         if self.values.met:
@@ -140,6 +123,8 @@ class Prints:
         return None
 
     def _refer(self, key: Key) -> str:
+        if key not in self._digests:
+            raise FingerprintError(str(key), "it needs itself")
         digest = self._digests[key]
         if digest is None:
             raise Unknown
@@ -166,18 +151,8 @@ class Prints:
 
     def _program(self, layer: Mapped) -> Program | None:
         """Return what a layer computes, the layers below first."""
-        stack = [layer]
-        while stack:
-            current = stack[-1]
-            if current.name in self._programs:
-                stack.pop()
-                continue
-            below = [self.view.mapped.get(a.value) for a in current.arguments if a.kind == "layer"]
-            if missing := [m for m in below if m is not None and m.name not in self._programs]:
-                stack += missing
-                continue
-            stack.pop()
-            self._programs[current.name] = self._composed(current)
+        for name in layers.bottom_up([layer.name], self.view.layers_below, self._programs):
+            self._programs[name] = self._composed(self.view.mapped[name])
         return self._programs[layer.name]
 
     def _composed(self, layer: Mapped) -> Program | None:

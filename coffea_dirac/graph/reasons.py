@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.graph import nodes
+from coffea_dirac.graph.layers import bottom_up
 from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.plan import Plan, below
 from coffea_dirac.graph.prints import Prints
@@ -72,7 +73,9 @@ class Reasons:
         names = prints.values.names
         self._ask({*own.values(), *(Function(names[digest], digest) for digest in met)})
         below_it = {digest: why for digest in met if _is_other(why := self._whys[Function(names[digest], digest)])}
-        reached = _reached(plan, prints, below_it) if below_it else {}
+        # What has another function itself needs no other reason.
+        doubtful = [key for key in plan.keeps if not _is_other(self._whys[own[key]])] if below_it else []
+        reached = _reached(doubtful, plan, prints, below_it)
         return {key: self._reason(own[key], [below_it[d] for d in sorted(reached.get(key, ()))]) for key in plan.keeps}
 
     def _reason(self, own: Function, others: list[Reason]) -> Reason:
@@ -123,21 +126,14 @@ def _unit(prints: Prints, key: Key) -> Key:
     return key if layer is None else layer.name
 
 
-def _reached(plan: Plan, prints: Prints, wanted: Iterable[str]) -> dict[Key, frozenset[str]]:
-    """Return which of some functions the computed keys come from."""
+def _reached(starts: Iterable[Key], plan: Plan, prints: Prints, wanted: Iterable[str]) -> dict[Key, frozenset[str]]:
+    """Return which of some functions computed keys come from."""
     wanted, found = frozenset(wanted), dict[Key, frozenset[str]]()
-    for start in plan.keeps:
-        stack = [start]
-        while stack:
-            key = stack[-1]
-            if key in found:
-                stack.pop()
-                continue
-            needed = [k for k in below(prints.view, key) if k in plan.computed and k != key]
-            if missing := [k for k in needed if k not in found]:
-                stack += missing
-                continue
-            stack.pop()
-            own = wanted.intersection(prints.functions.get(_unit(prints, key), ()))
-            found[key] = own.union(*(found[k] for k in needed))
+
+    def needed(key: Key) -> list[Key]:
+        return [k for k in below(prints.view, key) if k in plan.computed]
+
+    for key in bottom_up(starts, needed, found):
+        own = wanted.intersection(prints.functions.get(_unit(prints, key), ()))
+        found[key] = own.union(*(found[k] for k in needed(key) if k in found))
     return found
