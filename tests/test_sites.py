@@ -5,17 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from coffea import processor
 from coffea.nanoevents import NanoAODSchema
-from scenario import write_nano
+from sites_scene import CHUNK, ENTRIES, ITEMS, Scene
 
-from coffea_dirac import DiracCluster, DiracExecutor, resolve
+from coffea_dirac import DiracCluster
 from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.errors import CodeMismatchError, ProcessingError
 from coffea_dirac.interfaces import Job, JobFacts
@@ -48,28 +46,6 @@ sys.path_importer_cache.clear()
 sys.meta_path.insert(0, Nothing())
 runpy.run_module("coffea_dirac.dirac.start_worker", run_name="__main__", alter_sys=True)
 """
-ANALYSIS = """
-import os, time
-import awkward as ak
-from coffea import processor
-from HELPER import number
-
-
-def said(text):
-    with open("FOLDER/ran.txt", "a") as f:
-        f.write(text + "\\n")
-
-
-class Analysis(processor.ProcessorABC):
-    def process(self, events):
-        site, name = os.environ["DIRACSITE"], events.metadata["filename"].rpartition("/")[2]
-        said(f"{site} {name}:{events.metadata['entrystart']}")
-        BODY
-        return {"n": number(events), "sum": float(ak.sum(events.Jet.pt))}
-
-    def postprocess(self, accumulator):
-        return accumulator
-"""
 
 
 class JobsAtSites(LocalJobs):
@@ -93,54 +69,6 @@ class JobsAtSites(LocalJobs):
         return {job: replace(facts, site=self._sites[job]) for job, facts in super().describe(ids).items()}
 
 
-class Scene:
-    """Files of `ENTRIES` entries, and an analysis whose `body` tests fill in."""
-
-    def __init__(self, folder: Path, start: Callable[..., DiracCluster]) -> None:
-        self.folder, self._start = folder, start
-        self.module, self.helper = f"analysis_{folder.name}", f"helper_{folder.name}"
-        (folder / f"{self.helper}.py").write_text("def number(events):\n    return len(events)\n")
-        self.cluster: DiracCluster | None = None
-
-    def files(self, **sites: str) -> dict[str, Any]:
-        """Return a fileset of logical files, each at one RSE, and write them."""
-        listing: dict[str, Any] = {}
-        for seed, (name, rse) in enumerate(sites.items()):
-            path = self.folder / f"{name}.root"
-            write_nano(path, seed=seed, events=ENTRIES)
-            listing[f"mc:{name}.root"] = {"replicas": {rse: f"file://{path}"}}
-        near = {UK: "UK", IT: "IT", FR: "FR"}
-        return dict(resolve({"all": "mc:all"}, catalog={"mc:all": listing}, sites=near))
-
-    def run(self, fileset: Any, sites: Mapping[str, int], body: str = "pass", **options: Any) -> tuple[Any, Any]:
-        """Return (output, executor) of a run with workers at these sites, all of them up."""
-        text = (
-            ANALYSIS.replace("FOLDER", str(self.folder))
-            .replace("HELPER", self.helper)
-            .replace("BODY", body.replace("\n", "\n        "))
-        )
-        (self.folder / f"{self.module}.py").write_text(text)
-        for name in (self.module, self.helper):
-            sys.modules.pop(name, None)
-        if self.cluster is None:
-            self.cluster = self._start(sites)
-            self.cluster.wait_for(sum(sites.values()), timeout=120)
-        cluster = self.cluster
-        executor = DiracExecutor(**{"cache": None, "cluster": cluster, "status": False, **options})
-        run = processor.Runner(executor=executor, chunksize=CHUNK, schema=NanoAODSchema, metadata_cache={})
-        return run(fileset, __import__(self.module).Analysis(), treename="Events"), executor
-
-    @property
-    def ran(self) -> list[list[str]]:
-        """[site, file:entry] of each time that ``process`` ran."""
-        path = self.folder / "ran.txt"
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-
-ENTRIES, CHUNK = 200, 10
-ITEMS = ENTRIES // CHUNK
-
-
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -152,7 +80,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
         clusters.append(DiracCluster(sum(sites.values()), sites=sites, service=JobsAtSites(tmp_path)))
         return clusters[-1]
 
-    yield Scene(tmp_path, start)
+    yield Scene(tmp_path, start, {UK: "UK", IT: "IT", FR: "FR"})
     for cluster in clusters:
         cluster.close()
 
