@@ -68,6 +68,29 @@ def test_what_lies_elsewhere_goes_to_a_worker_that_has_nothing_else_to_do() -> N
     assert taken(pending, Offer(2, site="A", is_free=True, staffed=frozenset("AB"))) == ["a", "b", "b"]
 
 
+def test_what_tells_whether_a_worker_is_broken_goes_out_before_all_else_wherever_it_lies() -> None:
+    pending = Pending([(n, n, "k") for n in range(6)], file_of=lambda n: n, sites_of=lambda n: frozenset({"A"}))
+    pending.add_first((7, 7, "k"))
+    assert len(pending) == 7
+    taken = [pending.take(Offer(1, site=site, staffed=frozenset("AB")), seconds_per_item=1.0) for site in "BAA"]
+    assert [triples[0][0] for triples in taken] == [7, 0, 1]
+    assert len(pending) == 4
+
+
+def test_what_failed_at_a_site_goes_to_another_one_as_long_as_there_is_any() -> None:
+    def positions(staffed: str) -> list[int]:
+        pending = Pending([(0, 0, "k")], file_of=lambda n: n)
+        pending.add_first((7, 7, "k"), failed_at="A")
+        offers = [
+            Offer(1, site="A", staffed=frozenset(staffed)),
+            Offer(1, site=staffed[-1], staffed=frozenset(staffed)),
+        ]
+        return [pending.take(offer, seconds_per_item=1.0)[0][0] for offer in offers]
+
+    assert positions("AB") == [0, 7]
+    assert positions("A") == [7, 0]
+
+
 def test_a_site_without_workers_is_not_waited_for() -> None:
     pending = pending_at("b", "b")
     assert taken(pending, Offer(2, site="A", is_free=False, staffed=frozenset("A"))) == ["b", "b"]

@@ -211,17 +211,20 @@ class Computing:
             rows = [r.row for r in came if r.row is not None]
             self._run.cache.noted([*rows, *(row for r in came for row in r.stage_rows)])
         self._trust(worker, came)
+        doubtful: dict[int, str] = {}
         for receipt in came:
             if receipt.error is not None and self._is_doubtful(worker, receipt):
-                came = [other for other in came if other is not receipt]
+                doubtful[receipt.position] = receipt.site
             else:
                 self._enter(receipt)
         # A bundle ends at its first error; if that did not end the run (an item was halved) the rest goes out again.
-        reached = {receipt.position for receipt in came}
+        reached = {receipt.position for receipt in came} - doubtful.keys()
         blocked = {receipt.position for receipt in came if receipt.needs is not None}
         for triple in bundle.triples:
             if triple[0] in blocked:
                 self._queue(triple)
+            elif triple[0] in doubtful:
+                self._queue_first(triple, failed_at=doubtful[triple[0]])
             elif triple[0] not in reached:
                 self._queue(triple, is_again=True)
 
@@ -246,6 +249,11 @@ class Computing:
         """Let a work item wait, with others that need the same."""
         if not self.lanes.add(triple, is_again=is_again):
             self._pending.add(triple)
+
+    def _queue_first(self, triple: Triple, *, failed_at: str) -> None:
+        """Let a work item be the next one: until it is done, its first worker has nothing to do."""
+        if not self.lanes.add(triple, is_again=True):
+            self._pending.add_first(triple, failed_at=failed_at)
 
     def _enter(self, receipt: Receipt) -> None:
         position = receipt.position

@@ -56,7 +56,7 @@ class Offer:
 
 
 class Pending:
-    """Work items that wait, in fileset order, as runs of one file each; `singles` come last, one by one.
+    """Work items that wait, in fileset order, as runs of one file each; some come first, and others last, one by one.
 
     Parameters
     ----------
@@ -83,6 +83,7 @@ class Pending:
     ) -> None:
         self._file_of, self._sites_of = file_of, sites_of
         self._runs: dict[Sites, deque[deque[Triple]]] = {}
+        self._first: deque[tuple[Triple, str]] = deque()
         self._singles: deque[Triple] = deque()
         self._last: deque[Triple] | None = None
         self._n_in_runs = 0
@@ -90,7 +91,17 @@ class Pending:
             self.join(triple)
 
     def __len__(self) -> int:
-        return self._n_in_runs + len(self._singles)
+        return len(self._first) + self._n_in_runs + len(self._singles)
+
+    def add_first(self, triple: Triple, *, failed_at: str = "") -> None:
+        """Put one work item before all others, wherever its file lies, in a bundle of its own.
+
+        Parameters
+        ----------
+        failed_at : str
+            A site that does not get it as long as another one has workers: all of its workers may be broken.
+        """
+        self._first.append((triple, failed_at))
 
     def add(self, triple: Triple) -> None:
         """Put one work item behind all others, in a bundle of its own."""
@@ -120,6 +131,10 @@ class Pending:
         at_most : int, optional
             How many work items a bundle may hold.
         """
+        for one in self._first:
+            if not one[1] or offer.site != one[1] or offer.staffed <= {one[1]}:
+                self._first.remove(one)
+                return [one[0]]
         sites = self._choose(offer)
         if sites is None:
             return [self._singles.popleft()] if self._singles and not self._n_in_runs else []
