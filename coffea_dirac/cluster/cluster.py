@@ -21,7 +21,7 @@ from distributed.deploy.cluster import Cluster
 from coffea_dirac.cluster.adapting import Adapt, Demand, least_busy
 from coffea_dirac.cluster.embedded import default_worker_count
 from coffea_dirac.cluster.size import ClusterSize
-from coffea_dirac.cluster.table import html, table, waiting_for
+from coffea_dirac.cluster.table import groups_without_workers, html, table, waiting_for
 from coffea_dirac.dirac.cluster_jobs import IMPORTS, ClusterJobs
 from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget
 from coffea_dirac.dirac.places import CPU_TIME_S, WorkerGroup
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 CHECK_S = 0.2
 USAGE_CHECKS = 25
 ADAPT_S = 1.0
-TELL_S = 60.0
+TELL_S = 30.0
 SAID = 3
 NO_WORKER_S, QUEUE_S = 300.0, 24 * 3600.0
 """How long a run goes on without any worker, on this machine and in the queue of a site."""
@@ -256,7 +256,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         self.jobs.check()
 
     def wait_for(self, n: int, timeout: float) -> None:
-        """Wait until `n` workers have joined; every minute it is said what they wait for.
+        """Wait until `n` workers have joined; every half minute it is said what they wait for.
 
         Parameters
         ----------
@@ -276,7 +276,7 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
             self.check()
             if time.monotonic() > start + timeout:
                 raise JobServiceError(
-                    f"Only {joined} of {n} workers joined within {timeout:.0f} s.{waiting_for(self.jobs)} A busy "
+                    f"Only {joined} of {n} workers joined within {timeout:.0f} s.{self.waiting()} A busy "
                     f"machine or site: wait longer, wait_for({n}, timeout={2 * timeout:.0f}).{self._said()}"
                 )
             self.tell_waiting()
@@ -291,13 +291,18 @@ class DiracCluster(Cluster):  # type: ignore[misc]  # distributed is not typed
         return f" The workers said:\n{found or '(nothing)'}"
 
     def tell_waiting(self) -> None:
-        """Say what is waited for, once a minute, while no worker is there."""
-        now = time.monotonic()
-        if self.scheduler_info["workers"] or not self.workers:
+        """Say what is waited for, every half minute, while no worker is there of a group that has been asked for."""
+        now, lacking = time.monotonic(), groups_without_workers(self.jobs)
+        if not lacking:
             self._told_s = now
         elif now > self._told_s + TELL_S:
             self._told_s = now
-            logger.warning("No worker yet.%s", waiting_for(self.jobs) or f" {len(self.workers)} start.")
+            some = " of the group " + " or ".join(map(repr, lacking)) if len(self.jobs.groups) > 1 else ""
+            logger.warning("No worker%s yet.%s", some, self.waiting() or f" {len(self.workers)} start.")
+
+    def waiting(self) -> str:
+        """Return what is waited for, in a sentence for each site; nothing if all workers are there."""
+        return waiting_for(self.jobs)
 
     def ask_for(self, n: int) -> None:
         """Say that there is work for `n` workers, so that a cluster that adapts need not find out step by step."""

@@ -36,6 +36,21 @@ def _state(worker: WorkerJob) -> str:
     return "starting" if worker.facts.status == "running" else "waiting"
 
 
+def groups_without_workers(jobs: ClusterJobs) -> list[str]:
+    """Return the names of groups whose workers are on their way, and none is there.
+
+    Examples
+    --------
+    >>> groups_without_workers(ClusterJobs(1))
+    []
+    """
+    joined: dict[str, bool] = {}
+    for worker in jobs.worker_jobs:
+        name = worker.place.group.name
+        joined[name] = joined.get(name, False) or worker.joined
+    return [name for name, has_one in joined.items() if not has_one]
+
+
 def waiting_for(jobs: ClusterJobs) -> str:
     """Return a sentence for each place where jobs have not become workers, with what the service says of them.
 

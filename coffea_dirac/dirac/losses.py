@@ -111,14 +111,17 @@ class Losses:
     def _count_start_failure(self, worker: WorkerJob, words: str, *, is_late: bool) -> bool:
         key, site = worker.place.key, worker.site
         self._start_failures[key] += 1
-        if self._start_failures[key] < self._budget.start_failures or key in self.banned:
-            return False
         why = f"did not join within {self._budget.start_timeout_s:.0f} s" if is_late else "ended before it joined"
         told = f" DIRAC says: {worker.facts.told}." if site and worker.facts.told else ""
+        last = f"{why}.{told} Its last words:\n{words}"
+        if self._start_failures[key] < self._budget.start_failures or key in self.banned:
+            if site:
+                logger.warning("%s (job %s) at %s is replaced: it %s", worker.name, worker.job_id, site, last)
+            return False
         where, there = (f" at {site}", " there") if site else ("", "")
         self.banned[key] = (
             f"{self._start_failures[key]} workers in a row did not come up{where}, so no more are started{there}. The "
-            f"last one, job {worker.job_id}, {why}.{told} Its last words:\n{words}"
+            f"last one, job {worker.job_id}, {last}"
         )
         if site:
             logger.warning("%s", self.banned[key])

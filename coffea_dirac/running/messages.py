@@ -110,8 +110,9 @@ def blocked_error(stages: str, resources: Resources, n_items: int) -> Processing
     return ProcessingError(
         f"no worker has what a stage needs: {stages}; {n_items} work items wait for it. All else is done and kept. "
         f'Start a worker with it: dask worker ADDRESS --resources "{pairs}", or, if all workers of a cluster have it, '
-        f"LocalCluster(resources={dict(resources)}); or run in this process, whatever it has: "
-        "DiracExecutor(inline=True)."
+        f"LocalCluster(resources={dict(resources)}); at sites, give the cluster a group of workers that has it, where "
+        f"DIRAC has a tag for it: DiracCluster(groups=[..., WorkerGroup('gpu', sites=[...], tags=['GPU'], "
+        f"resources={dict(resources)})]); or run in this process, whatever it has: DiracExecutor(inline=True)."
     )
 
 

@@ -282,9 +282,11 @@ class Stream:
             if any(room.workers for room in self._rooms.of(resources)):
                 self._last_fitting[resources] = now
             elif now > self._last_fitting.setdefault(resources, now) + self._deadline_s:
+                cluster = self._client.cluster
+                waiting = cluster.waiting() if hasattr(cluster, "waiting") else ""
                 raise JobServiceError(
                     f"no worker with {dict(resources)}, which a stage needs, has been there for {self._deadline_s:.0f} "
-                    "s; run again, what is kept is loaded"
+                    f"s; run again, what is kept is loaded.{waiting}"
                 )
 
 
