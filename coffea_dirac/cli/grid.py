@@ -25,10 +25,10 @@ def up(
     access_minutes: Annotated[int | None, typer.Option(help="Life of access tokens.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Start it, and say where it is; one that runs already is shown."""
+    """Start it, and say where it is; one that runs already with these sites is shown."""
     with errors_in_one_line():
         place = (directory or box.default_directory()).resolve()
-        found = box.up(place, site or box.SITES, heartbeat_s=heartbeat, access_minutes=access_minutes)
+        found = box.up(place, site or None, heartbeat_s=heartbeat, access_minutes=access_minutes)
         _tell(found, as_json=as_json)
 
 
@@ -49,7 +49,8 @@ def status(directory: Directory = None, as_json: AsJson = False) -> None:
 @grid_app.command()
 def down(directory: Directory = None) -> None:
     """End it, with all its processes and files."""
-    left = box.down((directory or box.default_directory()).resolve())
+    with errors_in_one_line():
+        left = box.down((directory or box.default_directory()).resolve())
     if left:
         complain(f"these processes would not end: {' '.join(map(str, left))}")
         raise typer.Exit(2)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ UP_S, DOWN_S = 240.0, 20.0
 PYTHON_VARIABLE = "COFFEA_DIRAC_GRID_PYTHON"
 CHECKOUT = Path(__file__).parent.parent.parent
 ENVIRONMENT, LOCK = ".venv-diracx", "requirements/diracx.lock"
+NEEDED = (
+    "git and an environment with a DiracX server:\n"
+    "  python3 -m venv diracx && diracx/bin/pip install 'diracx-routers==0.7.*' 'diracx-api==0.7.*' "
+    f"'diracx-testing==0.7.*' 'moto[s3,server]'\n  export {PYTHON_VARIABLE}=$PWD/diracx/bin/python"
+)
+LEAST_HEARTBEAT_S = 1.1
+"""The server keeps one heartbeat of a job for each second."""
 
 
 def default_directory() -> Path:
@@ -48,31 +56,27 @@ def server_python() -> Path:
         if done.returncode:
             raise ConfigurationError(f"the environment of a DiracX server cannot be made: {done.stderr.strip()}")
         return CHECKOUT / ENVIRONMENT / "bin" / "python"
-    raise ConfigurationError(
-        "a grid in a box needs an environment with a DiracX server:\n"
-        "  python3 -m venv diracx && diracx/bin/pip install 'diracx-routers==0.7.*' 'diracx-api==0.7.*' "
-        f"'diracx-testing==0.7.*' 'moto[s3,server]'\n  export {PYTHON_VARIABLE}=$PWD/diracx/bin/python"
-    )
+    raise ConfigurationError(f"a grid in a box needs {NEEDED}")
 
 
 def up(
     directory: Path,
-    sites: Sequence[str] = SITES,
+    sites: Sequence[str] | None = None,
     *,
     heartbeat_s: float = 2.0,
     access_minutes: int | None = None,
     end_with: int | None = None,
 ) -> dict[str, Any]:
-    """Start a grid, and return what is to be known of it once jobs can come.
+    """Start a grid unless it runs, and return what is to be known of it once jobs can come.
 
     Parameters
     ----------
     directory : Path
-        Where it keeps everything; one grid for each directory.
-    sites : sequence of str
-        ``NAME:SLOTS`` or ``NAME:SLOTS:TAG,TAG``.
+        Where it keeps everything; one grid for each directory, which is its own: new, empty, or what a grid has left.
+    sites : sequence of str, optional
+        ``NAME:SLOTS`` or ``NAME:SLOTS:TAG,TAG``; by default `SITES`, or what a grid that runs has.
     heartbeat_s : float
-        How often jobs say that they are alive, and hear that they are to end; not below 1.1.
+        How often jobs say that they are alive, and hear that they are to end; at least `LEAST_HEARTBEAT_S`.
     access_minutes : int, optional
         Life of access tokens.
     end_with : int, optional
@@ -86,33 +90,81 @@ def up(
     Raises
     ------
     ConfigurationError
-        A site is written wrongly, or there is no environment for the server.
+        An option is wrong, a grid with other sites runs there, or there is no environment for the server.
     JobServiceError
         It did not come up.
     """
-    for text in sites:
-        try:
-            SiteOptions.parse(text)
-        except ValueError:
-            raise ConfigurationError(f"{text!r} is no site: NAME:SLOTS, as in {SITES[0]}") from None
-    if found := status(directory):
-        return found
+    wanted = _sites(SITES if sites is None else sites)
+    if heartbeat_s < LEAST_HEARTBEAT_S or (access_minutes is not None and access_minutes < 1):
+        raise ConfigurationError(f"heartbeats are {LEAST_HEARTBEAT_S} s apart at least, and tokens live for 1 minute")
     python = server_python()
-    down(directory)  # what a grid that was killed has left
-    directory.mkdir(parents=True, mode=0o700)
-    options = {"sites": list(sites), "heartbeat_s": heartbeat_s, "access_minutes": access_minutes, "end_with": end_with}
-    script = Path(__file__).with_name("supervise.py")
-    with (directory / "grid.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(python), "-P", str(script), str(directory), json.dumps(options)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    (directory / "grid.pid").write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}")
+    with _alone(directory):
+        if found := status(directory):
+            if sites is not None and found["sites"] != wanted:
+                names = ", ".join(found["sites"])
+                raise ConfigurationError(
+                    f"a grid with other sites runs in {directory} ({names}): end it first, coffea-dirac grid down"
+                )
+            return found
+        down(directory)  # what a grid that was killed has left
+        options = {"heartbeat_s": heartbeat_s, "access_minutes": access_minutes, "end_with": end_with}
+        return _start(python, directory, {"sites": list(SITES if sites is None else sites), **options})
+
+
+def _sites(texts: Sequence[str]) -> dict[str, Any]:
+    """Return sites as a grid tells them."""
+    found: dict[str, Any] = {}
+    for text in texts:
+        try:
+            name, options = SiteOptions.parse(text)
+        except ValueError:
+            raise ConfigurationError(f"{text!r} is no site: NAME:SLOTS or NAME:SLOTS:TAG, as in {SITES[0]}") from None
+        if name in found:
+            raise ConfigurationError(f"{name!r} is given twice: add its slots")
+        found[name] = {"slots": options.slots, "tags": list(options.tags)}
+    return found
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Keep others from starting a grid in the same directory meanwhile."""
     try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # A lock on the folder above leaves no file behind.
+        folder = os.open(directory.parent, os.O_RDONLY)
+    except OSError as error:
+        raise ConfigurationError(f"a grid cannot be in {directory}: {error.strerror}; another --directory") from None
+    try:
+        deadline = time.monotonic() + UP_S
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > deadline:
+                raise JobServiceError(f"Another process has been starting a grid in {directory} for {UP_S:.0f} s.")
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _start(python: Path, directory: Path, options: dict[str, Any]) -> dict[str, Any]:
+    directory.mkdir(mode=0o700)
+    script = Path(__file__).with_name("supervise.py")
+    try:
+        with (directory / "grid.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(python), "-P", str(script), str(directory), json.dumps(options)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        (directory / "grid.pid").write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}")
         return _wait(directory, process)
+    except OSError as error:
+        down(directory)
+        raise ConfigurationError(f"{python} cannot be run ({error.strerror}); a grid in a box needs {NEEDED}") from None
     except BaseException:
         down(directory)
         raise
@@ -123,6 +175,8 @@ def _wait(directory: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
     while not (found := status(directory)):
         if process.poll() is not None or time.monotonic() > deadline:
             log = (directory / "grid.log").read_text()[-3000:]
+            if "ModuleNotFoundError" in log:
+                raise ConfigurationError(f"{log.strip().splitlines()[-1]}: a grid in a box needs {NEEDED}")
             why = "ended" if process.poll() is not None else f"was not ready within {UP_S:.0f} s"
             raise JobServiceError(f"The grid in a box {why}; it said:\n{log}")
         time.sleep(0.05)
@@ -160,7 +214,21 @@ def restart_server(directory: Path, *, up: bool) -> None:
 
 
 def down(directory: Path) -> list[int]:
-    """End a grid with all its processes and files, and return the ids of processes that would not go."""
+    """End a grid with all its processes and files, and return the ids of processes that would not go.
+
+    Raises
+    ------
+    ConfigurationError
+        The directory is something else's: nothing is removed.
+    """
+    if (
+        directory.exists()
+        and not (directory / "grid.log").exists()
+        and (not directory.is_dir() or any(directory.iterdir()))
+    ):
+        raise ConfigurationError(
+            f"{directory} is no grid's, and is left as it is: give a directory that does not exist"
+        )
     pids = _pids(directory)
     supervisor = _supervisor(directory)
     if supervisor is not None:

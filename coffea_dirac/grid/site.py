@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 PID_FILES = ("wrapper.pid", "payload.pid")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,19 @@ class SiteOptions:
     def parse(cls, text: str) -> tuple[str, Self]:
         """Return name and options of ``NAME:SLOTS[:TAG,...]``.
 
+        Raises
+        ------
+        ValueError
+            It is none of that, or there are no slots.
+
         Examples
         --------
         >>> SiteOptions.parse("LCG.Box-A.uk:2:GPU")
         ('LCG.Box-A.uk', SiteOptions(slots=2, tags=('GPU',)))
         """
-        name, slots, tags, *_ = [*text.split(":"), ""]
+        name, slots, tags, *more = [*text.split(":"), ""]
+        if not NAME.fullmatch(name) or int(slots) < 1 or any(more):
+            raise ValueError(f"{text!r} is no site")
         return name, cls(int(slots), tuple(filter(None, tags.split(","))))
 
 
