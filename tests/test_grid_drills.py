@@ -16,6 +16,7 @@ import psutil
 import pytest
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema
+from faults import in_front_of
 from scenario import write_nano
 
 from agc_example import demo_lake
@@ -28,6 +29,8 @@ pytestmark = [pytest.mark.needs("diracx"), pytest.mark.long, pytest.mark.timeout
 
 SITE_A, SITE_B = "LCG.Drill-A.uk", "LCG.Drill-B.uk"
 ITEMS = 30
+LOST = 2
+"""Work items that are done again for a worker that was lost: the one in hand, and one whose record was not kept yet."""
 ANALYSIS = """
 import time
 import awkward as ak
@@ -36,6 +39,8 @@ from coffea import processor
 class Slow(processor.ProcessorABC):
     def process(self, events):
         time.sleep(0.5)
+        with open(RAN, "a") as f:
+            f.write(f"{events.metadata['entrystart']}\n")
         return {"n": len(events), "pt": float(ak.sum(events.Jet.pt))}
 
     def postprocess(self, accumulator):
@@ -56,7 +61,8 @@ class Drill:
     """An analysis of `ITEMS` work items at two sites."""
 
     def __init__(self, grid: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        (folder / "slow_analysis.py").write_text(ANALYSIS)
+        self.folder = folder
+        (folder / "slow_analysis.py").write_text(ANALYSIS.replace("RAN", repr(str(folder / "ran.txt"))))
         monkeypatch.chdir(folder)
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.setattr(NanoAODSchema, "warn_missing_crossrefs", False)
@@ -71,10 +77,18 @@ class Drill:
         run = processor.Runner(executor=executor, chunksize=10, schema=NanoAODSchema, savemetrics=False)
         return run(self.fileset, Slow(), treename="Events")
 
-    def check(self, happens: Callable[[DiracCluster], None]) -> Any:
+    @property
+    def n_ran(self) -> int:
+        """How often ``process`` came to its end."""
+        path = self.folder / "ran.txt"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def check(self, happens: Callable[[DiracCluster], None], *, lost: int = 0, url: str = "") -> Any:
         """Run at the sites, let something happen in the middle, and compare with a run in this process."""
         sites = {SITE_A: 1, SITE_B: 1}
-        with DiracCluster(sites=sites, diracx=self.grid["diracx"], credentials=self.grid["token_file"]) as cluster:
+        with DiracCluster(
+            sites=sites, diracx=url or self.grid["diracx"], credentials=self.grid["token_file"]
+        ) as cluster:
             cluster.wait_for(2, timeout=200)
             executor = DiracExecutor(cluster=cluster, cache="cache", status=False)
             errors: list[BaseException] = []
@@ -93,6 +107,7 @@ class Drill:
             thread.join(200)
             assert not errors, errors
             group = cluster.jobs.service.group  # type: ignore[attr-defined]
+        assert self.n_ran <= ITEMS + lost
         assert out == self.run(DiracExecutor(cache=None, inline=True, status=False))
         assert executor.report.work_items == {"hits": 0, "misses": ITEMS}
         with DiracxJobs(self.grid["diracx"], credentials=self.grid["token_file"], group=group) as jobs:
@@ -111,16 +126,29 @@ def pid_of(grid: dict[str, Any], site: str, name: str) -> int:
 
 
 def test_killed_worker_is_replaced_and_nothing_changes(drill: Drill) -> None:
-    facts = drill.check(lambda cluster: os.kill(pid_of(drill.grid, SITE_A, "payload"), signal.SIGKILL))
+    def happens(cluster: DiracCluster) -> None:
+        os.kill(pid_of(drill.grid, SITE_A, "payload"), signal.SIGKILL)
+
+    facts = drill.check(happens, lost=LOST)
+    assert [one.told.split(",")[0] for one in facts.values()].count("Failed") == 1
+
+
+def test_killed_worker_with_all_that_belongs_to_it_is_replaced_and_nothing_changes(drill: Drill) -> None:
+    """At sites there is no nanny: whatever is in the process group of the payload goes."""
+
+    def happens(cluster: DiracCluster) -> None:
+        os.killpg(pid_of(drill.grid, SITE_B, "payload"), signal.SIGKILL)
+
+    facts = drill.check(happens, lost=LOST)
     assert [one.told.split(",")[0] for one in facts.values()].count("Failed") == 1
 
 
 def test_worker_that_is_told_to_end_at_wall_time_is_replaced_and_nothing_changes(drill: Drill) -> None:
-    drill.check(lambda cluster: os.kill(pid_of(drill.grid, SITE_A, "payload"), signal.SIGTERM))
+    drill.check(lambda cluster: os.kill(pid_of(drill.grid, SITE_A, "payload"), signal.SIGTERM), lost=LOST)
 
 
 def test_killed_wrapper_is_a_stalled_job_and_nothing_changes(drill: Drill) -> None:
-    facts = drill.check(lambda cluster: os.kill(pid_of(drill.grid, SITE_A, "wrapper"), signal.SIGKILL))
+    facts = drill.check(lambda cluster: os.kill(pid_of(drill.grid, SITE_A, "wrapper"), signal.SIGKILL), lost=LOST)
     assert any("Job stalled" in one.told for one in facts.values())
 
 
@@ -133,7 +161,7 @@ def test_killed_pilot_takes_its_jobs_with_it_and_nothing_changes(drill: Drill) -
         ]
         os.kill(pilot, signal.SIGKILL)
 
-    facts = drill.check(happens)
+    facts = drill.check(happens, lost=LOST)
     assert any("Job stalled" in one.told for one in facts.values())
 
 
@@ -148,34 +176,66 @@ def test_server_that_goes_and_comes_costs_nothing(drill: Drill) -> None:
     drill.check(happens)
 
 
+def test_server_that_answers_500_for_some_time_costs_nothing(drill: Drill) -> None:
+    with in_front_of(drill.grid["diracx"]) as proxy:
+
+        def happens(cluster: DiracCluster) -> None:
+            asked = sum(proxy.seen.values())
+            proxy.fault = lambda *_: 500
+            wait_until(lambda: sum(proxy.seen.values()) > asked + 3, timeout_s=60, what="it has answered 500")
+            cluster.check()
+            proxy.fault = lambda *_: 0
+
+        drill.check(happens, url=proxy.url)
+
+
+PROGRAM = """
+import sys
+from coffea import processor
+from coffea.nanoevents import NanoAODSchema
+from coffea_dirac import DiracCluster, DiracExecutor
+from slow_analysis import Slow
+
+url, token, path, *sites = sys.argv[1:]
+NanoAODSchema.warn_missing_crossrefs = False
+cluster = DiracCluster(sites=dict.fromkeys(sites, 1), diracx=url, credentials=token)
+cluster.wait_for(2, timeout=200)
+print(cluster.jobs.service.group, flush=True)
+run = processor.Runner(
+    executor=DiracExecutor(cluster=cluster, cache="cache", status=False), chunksize=10, schema=NanoAODSchema
+)
+run({"ttbar": {"files": {path: "Events"}}}, Slow(), treename="Events")
+"""
+
+
+def test_killed_submitter_leaves_no_job_and_the_next_run_goes_on_where_it_was(drill: Drill) -> None:
+    (drill.folder / "program.py").write_text(PROGRAM)
+    grid, path = drill.grid, next(iter(drill.fileset["ttbar"]["files"]))
+    command = [sys.executable, "program.py", grid["diracx"], grid["token_file"], path, SITE_A, SITE_B]
+    program = subprocess.Popen(command, cwd=drill.folder, stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    group = program.stdout.readline().strip()
+    wait_until(lambda: drill.n_ran >= 10, timeout_s=200, what="the run is in its middle")
+    program.kill()
+    program.wait(60)
+    with DiracxJobs(grid["diracx"], credentials=grid["token_file"], group=group) as jobs:
+        wait_until(lambda: not jobs.job_ids(alive=True), timeout_s=60, what="no job is left")
+        assert len(jobs.job_ids()) == 2
+    before = drill.n_ran
+    assert before < ITEMS
+    executor = DiracExecutor(cache="cache", inline=True, status=False)
+    out = drill.run(executor)
+    assert drill.n_ran - before == executor.report.work_items["misses"] <= ITEMS - before + 2 * LOST
+    assert out == drill.run(DiracExecutor(cache=None, inline=True, status=False))
+
+
 def test_job_killed_through_dirac_is_replaced_and_nothing_changes(drill: Drill) -> None:
     def happens(cluster: DiracCluster) -> None:
         job = next(iter(cluster.workers.values()))
         cluster.jobs.service.kill([job])
 
-    facts = drill.check(happens)
+    facts = drill.check(happens, lost=LOST)
     assert any(one.status == "killed" for one in facts.values())
-
-
-# -- the commands
-
-
-def test_grid_goes_up_and_down_by_command_and_leaves_no_process(tmp_path: Path) -> None:
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "coffea_dirac", "grid", *arguments, "--directory", str(tmp_path / "grid")]
-        return subprocess.run(line, capture_output=True, text=True, timeout=300)
-
-    assert command("status").returncode == 1
-    found = json.loads(command("up", "--json", "--site", f"{SITE_A}:1:GPU").stdout)
-    assert set(found) >= {"diracx", "token_file", "sites", "vo", "user", "directory", "pids"}
-    assert found["sites"] == {SITE_A: {"slots": 1, "tags": ["GPU"]}}
-    assert json.loads(command("up", "--json").stdout) == found
-    assert json.loads(command("status", "--json").stdout) == found
-    processes = [psutil.Process(pid) for pid in found["pids"].values()]
-    assert command("down").returncode == 0
-    _, alive = psutil.wait_procs(processes, timeout=20)
-    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
-    assert not (tmp_path / "grid").exists()
 
 
 def test_demo_on_the_grid_equals_the_local_run(tmp_path: Path) -> None:
