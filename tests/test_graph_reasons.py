@@ -8,6 +8,7 @@ import time
 
 import dask
 import dask.array as da
+import dask.bag
 import dask.threaded
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_the_function_that_an_output_comes_from_is_named(tmp_path, make):
     reasons, _ = computed(tmp_path, make(edited(tmp_path, "30", "25")))
     assert reasons == ["new code: helper, line 6: `30` became `25`"]
     reasons, _ = computed(tmp_path, make(edited(tmp_path, "30", "25"), n=60))
-    assert reasons == ["new input"]
+    assert reasons == (["new input"] if make is of_array else ["new argument: read: `50` became `60`"])
 
 
 def test_several_edits_are_named_together(tmp_path):
@@ -94,7 +95,7 @@ def test_only_what_comes_from_an_edited_function_is_explained_by_it(tmp_path):
     with StageCache(tmp_path / "cache") as cache:
         dask.compute(values(edited(tmp_path, "30", "25"), 51), scheduler="sync")
     told = {o.stage: o.reason for o in cache.report.computed}
-    assert told["len"] == {"reason": "new input"}
+    assert told["len"] == {"reason": "new argument", "where": "read: `50` became `51`"}
     assert told["sum"]["reason"] == "new code" and told["sum"]["where"].startswith("helper, line 6")
 
 
@@ -106,6 +107,91 @@ def test_two_functions_of_one_name_are_not_taken_for_an_edit(tmp_path):
     computed(tmp_path, value())
     reasons, _ = computed(tmp_path, value(lambda x: x - 3))
     assert reasons == ["first run: <lambda>"]
+
+
+def spelled(text, cut=30):
+    return [text, cut]
+
+
+def with_options(*, cut):
+    return cut
+
+
+LITERALS = {
+    "argument of a call": (
+        lambda n: dask.delayed(sum)(dask.delayed(spelled)("a", n)[1:]),
+        30,
+        25,
+        "spelled: `30` became `25`",
+    ),
+    "keyword of a call": (lambda n: dask.delayed(spelled)("a", cut=n), 30, 25, "spelled: `cut=30` became `cut=25`"),
+    "inside a list": (lambda n: dask.delayed(sum)([1, dask.delayed(abs)(n)]), -3, -4, "abs: `-3` became `-4`"),
+    "text": (lambda v: dask.delayed(spelled)(v), "nominal", "up", "spelled: `'nominal'` became `'up'`"),
+    "number and an array": (lambda n: (da.arange(10, chunks=5) > n).sum(), 3, 4, "gt: `3` became `4`"),
+    "function of a bag": (lambda n: dask.bag.from_sequence(range(9)).map(divmod, n), 3, 4, "divmod: `3` became `4`"),
+    "several": (
+        lambda n: dask.delayed(spelled)(n, cut=n),
+        3,
+        4,
+        "spelled: `3` became `4`, spelled: `cut=3` became `cut=4`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "old", "new", "told"), LITERALS.values(), ids=LITERALS)
+def test_a_changed_literal_is_named_with_its_operation_and_both_values(tmp_path, make, old, new, told):
+    computed(tmp_path, make(old))
+    reasons, report = computed(tmp_path, make(new))
+    assert reasons == [f"new argument: {told}"]
+    assert {dict(o.reason)["reason"] for o in report.computed} == {"new argument"}
+    reasons, _ = computed(tmp_path, make(old))
+    assert reasons == []
+
+
+def of_cuts(first, second, n=50):
+    return (((da.arange(n, chunks=25) > first) + 1) > second).sum()
+
+
+def test_equal_operations_at_other_places_keep_their_values_apart(tmp_path):
+    computed(tmp_path, of_cuts(30, 1))
+    reasons, _ = computed(tmp_path, of_cuts(25, 0))
+    assert reasons == ["new argument: gt: `1` became `0`; gt: `30` became `25`"]
+
+
+def test_new_data_are_no_new_argument_and_earlier_values_are_remembered(tmp_path):
+    for cut in (30, 25):
+        computed(tmp_path, of_cuts(cut, 1))
+    reasons, _ = computed(tmp_path, of_cuts(20, 1))
+    assert reasons == ["new argument: gt: `25` became `20`"]
+    data = np.arange(50)
+    for n, told in enumerate((["first run"], ["new input"])):
+        value = dask.delayed(np.dot)(dask.delayed(data + n), 3)
+        reasons, _ = computed(tmp_path, value)
+        assert reasons == told
+
+
+def test_a_literal_and_a_function_that_changed_are_named_together(tmp_path):
+    def value(f, n):
+        return dask.delayed(sum)(dask.delayed(f["scale"])(dask.delayed(f["select"])(dask.delayed(f["read"])(50)), n))
+
+    computed(tmp_path, value(edited(tmp_path), 2))
+    reasons, _ = computed(tmp_path, value(edited(tmp_path, "30", "25"), 3))
+    assert reasons == ["new code: helper, line 6: `30` became `25`; scale: `2` became `3`"]
+
+
+def silent(url, token):
+    return len(url)
+
+
+def test_what_is_secret_in_a_graph_is_neither_told_nor_kept(tmp_path):
+    def value(token):
+        return dask.delayed(silent)(url=f"https://me:{token}@x.org/", token=token)
+
+    computed(tmp_path, value("s3cret"))
+    reasons, _ = computed(tmp_path, value("unlike"))
+    assert reasons == ["new input"]
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert b"x.org" in kept and b"s3cret" not in kept and b"unlike" not in kept
 
 
 def test_marked_nodes_name_the_cause_too(tmp_path):

@@ -136,20 +136,21 @@ def stage_of(node: Any) -> Any:
     return None
 
 
-def _is_pipe(func: Any) -> bool:
-    return getattr(func, "__name__", "") == "pipe"
+# Functions that call one of their arguments, and where it is: dask-awkward's reductions, calls with keywords, bags.
+_CALLERS = {"pipe": -1, "apply": 0, "map_chunk": 0}
 
 
 def tells_by_itself(node: Any) -> bool:
     """Whether the function that is called follows from `func` of a node, whatever its arguments."""
-    return isinstance(node, Task) and not _is_pipe(node.func)
+    return isinstance(node, Task) and getattr(node.func, "__name__", "") not in _CALLERS
 
 
 def innermost(node: Any) -> Any:
-    """Return the function that a task calls, without the wrappers of collections."""
+    """Return the function that a call calls, without the wrappers of collections."""
     func, args = getattr(node, "func", node), getattr(node, "args", ())
-    if _is_pipe(func) and args:
-        func = _bare(args[-1])
+    place = _CALLERS.get(getattr(func, "__name__", ""))
+    if place is not None and args and callable(_bare(args[place])):
+        func = _bare(args[place])
     for _ in range(_DEEPEST):
         held = next((getattr(func, name) for name in _HOLDERS if callable(getattr(func, name, None))), None)
         if held is None or isinstance(func, Stage):

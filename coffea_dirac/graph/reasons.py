@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.graph import nodes
 from coffea_dirac.graph.layers import bottom_up
+from coffea_dirac.graph.literals import Values, by_form, changed, digest_of, operations, unit, values_record
 from coffea_dirac.graph.nodes import Key
 from coffea_dirac.graph.plan import Plan, below
 from coffea_dirac.graph.prints import Prints
@@ -16,7 +17,7 @@ from coffea_dirac.stages.explaining import Records, template_key, template_recor
 
 Reason = Mapping[str, Json]
 _NEW_INPUT: Reason = {"reason": "new input"}
-_MOST_NAMED = 3
+_MOST_NAMED, _MOST_GRAPHS = 3, 8
 
 
 class Function(NamedTuple):
@@ -68,15 +69,41 @@ class Reasons:
 
     def of(self, plan: Plan, prints: Prints, own: Mapping[Key, Function]) -> dict[Key, Reason]:
         """Return why each key that is kept is computed; `own` are the functions of these keys."""
-        units = {unit for key in plan.computed if (unit := _unit(prints, key)) in prints.functions}
-        met = {digest for unit in units for digest in prints.functions[unit]}
+        units = {unit(prints.view, key) for key in plan.computed}
+        met = {digest for one in units for digest in prints.functions.get(one, ())}
         names = prints.values.names
         self._ask({*own.values(), *(Function(names[digest], digest) for digest in met)})
-        below_it = {digest: why for digest in met if _is_other(why := self._whys[Function(names[digest], digest)])}
+        changes = self._changed(units, prints, own)
+        causes: dict[Key, list[Reason]] = {u: [{"reason": "new argument", "where": t}] for u, t in changes.items()}
+        for one in units.intersection(prints.functions):
+            whys = [self._whys[Function(names[digest], digest)] for digest in sorted(prints.functions[one])]
+            if others := list(filter(_is_other, whys)):
+                causes[one] = [*causes.get(one, ()), *others]
         # What has another function itself needs no other reason.
-        doubtful = [key for key in plan.keeps if not _is_other(self._whys[own[key]])] if below_it else []
-        reached = _reached(doubtful, plan, prints, below_it)
-        return {key: self._reason(own[key], [below_it[d] for d in sorted(reached.get(key, ()))]) for key in plan.keeps}
+        doubtful = [key for key in plan.keeps if not _is_other(self._whys[own[key]])] if causes else []
+        reached = _reached(doubtful, plan, prints, causes)
+        return {
+            key: self._reason(own[key], [why for one in reached.get(key, ()) for why in causes[one]])
+            for key in plan.keeps
+        }
+
+    def _changed(self, units: Iterable[Key], prints: Prints, own: Mapping[Key, Function]) -> dict[Key, str]:
+        """Return which operations are given other values than in earlier graphs, and how they differ."""
+        found = operations(prints.view, units)
+        now = by_form(found.values())
+        if not now:
+            return {}
+        name = "values in graphs of " + ", ".join(sorted({function.name for function in own.values()}))
+        rows = self._records.look_up([template_key(name)]).get(template_key(name), [])
+        if any(row.info.get("template") == digest_of(now) for row in rows):
+            return {}
+        before: Values = {}
+        latest = sorted(rows, key=lambda row: float(row.info.get("created_s", 0.0)), reverse=True)[:_MOST_GRAPHS]
+        for _, forms in sorted(self._records.load(latest).items(), key=lambda pair: latest.index(pair[0])):
+            before = {**forms, **before}
+        self._records.keep_records([values_record(name, now)])
+        told = {one: changed(o, now, before) for one, o in found.items()}
+        return {one: text for one, text in told.items() if text}
 
     def _reason(self, own: Function, others: list[Reason]) -> Reason:
         why = self._whys[own]
@@ -120,20 +147,14 @@ def _is_other(why: Reason) -> bool:
     return str(why["reason"]) != "new input"
 
 
-def _unit(prints: Prints, key: Key) -> Key:
-    """Return what the functions of a key are noted under: a layer for its partitions, else the key itself."""
-    layer = prints.view.layer(key)
-    return key if layer is None else layer.name
-
-
-def _reached(starts: Iterable[Key], plan: Plan, prints: Prints, wanted: Iterable[str]) -> dict[Key, frozenset[str]]:
-    """Return which of some functions computed keys come from."""
-    wanted, found = frozenset(wanted), dict[Key, frozenset[str]]()
+def _reached(starts: Iterable[Key], plan: Plan, prints: Prints, causes: Collection[Key]) -> dict[Key, frozenset[Key]]:
+    """Return which of some layers and single tasks computed keys come from."""
+    found = dict[Key, frozenset[Key]]()
 
     def needed(key: Key) -> list[Key]:
         return [k for k in below(prints.view, key) if k in plan.computed]
 
     for key in bottom_up(starts, needed, found):
-        own = wanted.intersection(prints.functions.get(_unit(prints, key), ()))
-        found[key] = own.union(*(found[k] for k in needed(key) if k in found))
+        own = {unit(prints.view, key)}.intersection(causes)
+        found[key] = frozenset(own).union(*(found[k] for k in needed(key) if k in found))
     return found
