@@ -40,7 +40,7 @@ class Slow(processor.ProcessorABC):
     def process(self, events):
         time.sleep(0.5)
         with open(RAN, "a") as f:
-            f.write(f"{events.metadata['entrystart']}\n")
+            print(events.metadata["entrystart"], file=f)
         return {"n": len(events), "pt": float(ak.sum(events.Jet.pt))}
 
     def postprocess(self, accumulator):
