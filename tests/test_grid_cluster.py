@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import signal
@@ -17,21 +16,15 @@ from typing import Any
 import psutil
 import pytest
 from distributed import Client
-from grids import NOWHERE, SITE_A, SITE_B, SITE_GPU
+from grids import NOWHERE, SITE_A, SITE_B, SITE_GPU, START_S, cluster_on, jobs_of
 from scenario import Scenario
 
 from coffea_dirac import DiracCluster, WorkerGroup
 from coffea_dirac.dirac.diracx import DiracxJobs
-from coffea_dirac.errors import ConfigurationError, CredentialError, JobServiceError
+from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.testing_jobs import wait_until
 
 pytestmark = pytest.mark.needs("diracx")
-
-START_S = 120.0
-
-
-def cluster_on(grid: dict[str, Any], **options: Any) -> DiracCluster:
-    return DiracCluster(diracx=grid["diracx"], credentials=grid["token_file"], imports=(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +38,6 @@ def cluster(grid: dict[str, Any]) -> Iterator[DiracCluster]:
 def client(cluster: DiracCluster) -> Iterator[Client]:
     with Client(cluster, set_as_default=False) as client:
         yield client
-
-
-def jobs_of(cluster: DiracCluster) -> DiracxJobs:
-    assert isinstance(cluster.jobs.service, DiracxJobs)
-    return cluster.jobs.service
 
 
 def where() -> Callable[[], tuple[str, str]]:
@@ -213,61 +201,7 @@ def test_tasks_bring_workers_of_the_group_that_can_do_them(grid: dict[str, Any])
         assert set(cluster.workers) == {"gpu-0"}
 
 
-# -- what does not come
-
-
-def test_jobs_that_wait_are_told_with_the_words_of_dirac(
-    grid: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("coffea_dirac.cluster.cluster.TELL_S", 1.0)
-    with (
-        cluster_on(grid, sites={NOWHERE: 2}) as cluster,
-        pytest.raises(
-            JobServiceError, match=rf"0 of 2 workers.*2 waiting at {NOWHERE} since 20.*Pilot Agent Submission"
-        ),
-    ):
-        cluster.wait_for(2, timeout=8)
-    assert f"waiting at {NOWHERE}" in caplog.text
-    assert not jobs_of(cluster).job_ids(alive=True)
-
-
-def test_workers_that_cannot_start_ban_their_site_with_the_reason(grid: dict[str, Any]) -> None:
-    setup = f'[ "$DIRACSITE" = {SITE_A} ] && echo "/cvmfs is not mounted" && exit 4'
-    with cluster_on(grid, sites={SITE_A: 1, SITE_B: 1}, setup=setup) as cluster:
-        with Client(cluster, set_as_default=False) as client:
-            cluster.ask_for(2)
-            wait_until(lambda: bool(cluster.jobs.losses.banned), timeout_s=START_S, what="the ban")
-            assert client.submit(where()).result(timeout=START_S)[0] == SITE_B
-        (row,) = [row for row in cluster.table() if row["state"] == "banned"]
-    assert row["site"] == SITE_A
-    assert "3 workers in a row did not come up" in row["told"]
-    assert "/cvmfs is not mounted" in row["told"]
-    assert "Application Finished With Errors" in row["told"]
-
-
-def test_environment_without_our_packages_is_an_error_that_names_them(grid: dict[str, Any], tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
-    with (
-        cluster_on(grid, sites={SITE_A: 2}, environment=str(tmp_path / "bare")) as cluster,
-        pytest.raises(JobServiceError, match=r"(?s)did not come up.*has no module \w+.*environment="),
-    ):
-        cluster.wait_for(1, timeout=START_S)
-
-
-def test_workers_with_other_versions_do_not_join_and_say_which(grid: dict[str, Any]) -> None:
-    setup = (
-        "mkdir -p .old/awkward-1.10.5.dist-info; "
-        r"printf 'Metadata-Version: 2.1\nName: awkward\nVersion: 1.10.5\n' > .old/awkward-1.10.5.dist-info/METADATA; "
-        'export PYTHONPATH="$PWD/.old"'
-    )
-    there = importlib.metadata.version("awkward")
-    with (
-        cluster_on(grid, sites={SITE_A: 2}, setup=setup) as cluster,
-        pytest.raises(
-            JobServiceError, match=rf"(?s)did not come up.*other versions.*awkward 1.10.5 here, {there} there"
-        ),
-    ):
-        cluster.wait_for(1, timeout=START_S)
+# -- environments
 
 
 @pytest.mark.long
@@ -285,31 +219,6 @@ def test_an_environment_is_packed_once_and_workers_run_in_it(grid: dict[str, Any
         assert "/.site/awkward/" in module
         assert not python.startswith(sys.prefix)
         assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_an_environment_without_a_place_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="venv:/shared/directory"):
-        DiracCluster(sites=[SITE_A], environment="venv").job_script()
-
-
-def test_no_credential_is_an_error_of_the_first_task(grid: dict[str, Any], tmp_path: Path) -> None:
-    with (
-        DiracCluster(sites=[SITE_A], diracx=grid["diracx"], credentials=str(tmp_path / "none")) as cluster,
-        pytest.raises(CredentialError, match="dirac login"),
-    ):
-        cluster.wait_for(1, timeout=60)
-
-
-def test_options_that_mean_nothing_are_refused() -> None:
-    for options in ({"sites": "LCG.A.uk"}, {"sites": {"LCG.A.uk": 0}}, {"sites": ["LCG.A.uk"], "tags": "GPU"}):
-        with pytest.raises(ConfigurationError):
-            DiracCluster(**options)
-    with pytest.raises(ConfigurationError, match="no name of a DIRAC site"):
-        DiracCluster(sites={"RAL": 2}).job_script()
-    with pytest.raises(ConfigurationError, match="all sites of 'worker' are banned"):
-        DiracCluster(sites={SITE_A: 1}, banned=[SITE_A])
-    with pytest.raises(ConfigurationError, match="no way to workers"):
-        DiracCluster(sites=[SITE_A], transport="8786")
 
 
 # -- however the submitter ends

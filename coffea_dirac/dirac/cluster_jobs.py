@@ -34,7 +34,7 @@ IMPORTS = ("coffea.processor", "coffea.nanoevents", "awkward", "uproot", "distri
 CHECK_S = 0.2
 LEAVE_S = 10.0
 CLOSE_S = 15.0
-SILENCE_S = 30.0
+SILENCE_S = 15.0
 
 
 class ClusterJobs:

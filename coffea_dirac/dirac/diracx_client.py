@@ -190,7 +190,10 @@ class DiracxServer:
             who = ""
             with suppress(CredentialError):
                 who = f" to {self.credential()}"
-            hint = " Is the group one that may submit jobs? Type: " + self._command() if code == 403 else ""
+            other = self._command().rpartition(" ")[0]
+            hint = (
+                f" Is the group one that may submit jobs? For another one, type: {other} GROUP" if code == 403 else ""
+            )
             return JobServiceError(f"{self.url} refuses this{who} with {code}: {_detail(error) or text}.{hint}")
         what = f"answers {code}" if isinstance(error, HttpResponseError) and code else "does not answer"
         return JobServiceUnreachableError(

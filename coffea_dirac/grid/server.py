@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 VO = "box"
-USER_GROUP, ADMIN_GROUP = f"{VO}_user", f"{VO}_admin"
+USER_GROUP, ADMIN_GROUP, PILOT_GROUP = f"{VO}_user", f"{VO}_admin", f"{VO}_pilot"
+"""Those of the pilot group may submit no jobs."""
 USERS = {
     "b824d4dc-1f9d-4ee8-8df5-c0ae55d46041": "alice",
     "c935e5ed-2b0e-5ff9-9eb6-d1bf66e57152": "bob",
@@ -197,6 +198,7 @@ def write_configuration(repository: Path) -> None:
         return
     groups = {
         USER_GROUP: {"Properties": ["NormalUser"], "Users": [ALICE, BOB]},
+        PILOT_GROUP: {"Properties": ["GenericPilot"], "Users": [ALICE]},
         ADMIN_GROUP: {"Properties": ["JobAdministrator", "NormalUser"], "Users": [ADMIN]},
     }
     registry: dict[str, Any] = {

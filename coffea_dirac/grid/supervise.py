@@ -22,7 +22,7 @@ if __name__ == "__main__":  # last in the path, so that it shadows nothing of th
 
 from coffea_dirac.grid.client import connect
 from coffea_dirac.grid.matcher import Matcher
-from coffea_dirac.grid.server import ADMIN_GROUP, USER_GROUP, VO, Server
+from coffea_dirac.grid.server import ADMIN_GROUP, PILOT_GROUP, USER_GROUP, VO, Server
 from coffea_dirac.grid.site import Pilot, SiteOptions
 
 IDLE_S = 0.4
@@ -112,7 +112,9 @@ class Supervisor:
         token_file = self._directory / "credentials.json"
         if not token_file.exists():
             self._server.write_credentials(token_file, USER, USER_GROUP)
+            # For tests: somebody else, and a group that may submit nothing.
             self._server.write_credentials(self._directory / "credentials-bob.json", "bob", USER_GROUP)
+            self._server.write_credentials(self._directory / "credentials-pilot.json", USER, PILOT_GROUP)
         found = {
             "diracx": self._server.url,
             "token_file": str(token_file),
