@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ def main() -> None:
     """Run the demo and write ``output/grid.json``."""
     from agc_example.inputs import fileset_from
     from coffea_dirac.grid import box
+    from coffea_dirac.grid import lake as lakes
 
     started = time.monotonic()
     folder = OUTPUT / "grid"
@@ -39,41 +39,53 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     fileset = fileset_from(make_data(folder))
-    with in_the_lake(fileset) as by_name:
-        run(folder, fileset, by_name, started)
-
-
-@contextmanager
-def in_the_lake(fileset: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the fileset by names of Rucio datasets; as it is where the servers are missing, and say so."""
-    from agc_example import demo_lake
-
-    if why := demo_lake.why_not():
+    lake = None
+    if why := lakes.why_not():
         say(f"no data lake, so files are read from this machine's disk: {why}")
-        yield fileset
-        return
-    say("starting a storage at each site and a Rucio server that knows what lies there")
-    with demo_lake.lake(fileset, SITES) as found:
-        console.print(found.table(), highlight=False, soft_wrap=True)
-        yield found
-
-
-def run(folder: Path, fileset: dict[str, Any], by_name: dict[str, Any], started: float) -> None:
-    """Run the analysis on a grid by name, and on this machine, and write what came of both."""
-    from agc_example import demo_lake
-    from coffea_dirac.grid import box
-
-    say("starting a DiracX server and two sites (the first time, its packages are installed: minutes)")
-    grid = box.up(folder / "box", [f"{site}:1" for site in SITES], end_with=os.getpid())
+    else:
+        lake = {f"mc:{name}": list(map(str, one["files"])) for name, one in fileset.items()}
+    also = " with a storage at each, and a Rucio server that knows what lies there" if lake else ""
+    say(f"starting a DiracX server and two sites{also} (the first time, packages are installed: minutes)")
+    grid = box.up(folder / "box", [f"{site}:1" for site in SITES], end_with=os.getpid(), lake=lake)
     try:
-        found, out = on_grid(by_name, grid, folder / "cache-grid")
-        found["replicas_read"] = demo_lake.replicas_read(str(folder / "cache-grid"))
+        found, out = on_grid(by_name(fileset, grid), grid, folder / "cache-grid")
+        found["replicas_read"] = replicas_read(str(folder / "cache-grid"))
         found["without_server"] = without_server(grid, folder / "box")
     finally:
         left = box.down(folder / "box")
     say("the same on this machine")
     found["equal_to_local"] = as_bytes(out) == as_bytes(on_this_machine(fileset, folder / "cache-local"))
     found |= {"processes_left": left, "wall_s": round(time.monotonic() - started, 1)}
+    tell(found)
+
+
+def by_name(fileset: dict[str, Any], grid: dict[str, Any]) -> dict[str, Any]:
+    """Return the fileset by the names of Rucio datasets; as it is without a lake."""
+    from coffea_dirac import resolve
+
+    if "rucio" not in grid:
+        return fileset
+    os.environ.update(grid["environment"])
+    found = resolve({name: {**one, "files": f"mc:{name}"} for name, one in fileset.items()})
+    console.print(found.table(), highlight=False, soft_wrap=True)
+    return found
+
+
+def replicas_read(cache: str) -> dict[str, dict[str, int]]:
+    """Return how many work items of a cache have read each storage, by the site where they were processed."""
+    from coffea_dirac import open_store, packs
+
+    index = packs.Index(open_store(cache))
+    index.refresh()
+    found: dict[str, Counter[str]] = {}
+    for row in index:
+        for rse in row.info.get("rses", ()):
+            found.setdefault(str(row.info.get("site", "")), Counter())[str(rse)] += 1
+    return {site: dict(sorted(counts.items())) for site, counts in sorted(found.items())}
+
+
+def tell(found: dict[str, Any]) -> None:
+    """Write and say what came of it, and fail if that is not as it should be."""
     (OUTPUT / "grid.json").write_text(json.dumps(found, indent=1) + "\n")
     sites = ", ".join(f"{number} at {site}" for site, number in sorted(found["work_items_by_site"].items()))
     same = "equal to the bit to" if found["equal_to_local"] else "DIFFERENT from"
@@ -81,7 +93,7 @@ def run(folder: Path, fileset: dict[str, Any], by_name: dict[str, Any], started:
         f"{found['work_items']} work items in {len(found['jobs'])} jobs of DIRAC ({sites}), {same} the local run, in "
         f"{found['wall_s']:.0f} s; agc_example/output/grid.json"
     )
-    if not found["equal_to_local"] or left:
+    if not found["equal_to_local"] or found["processes_left"]:
         raise SystemExit(1)
 
 

@@ -38,7 +38,7 @@ def lines(*, files: int = FILES, datasets: int = DATASETS, rounds: int = ROUNDS,
 
     if why_missing("rucio") or why_missing("xrootd"):
         return []
-    from pki import make_pki
+    from coffea_dirac.grid.certificates import make_pki
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -49,9 +49,8 @@ def lines(*, files: int = FILES, datasets: int = DATASETS, rounds: int = ROUNDS,
 
 
 def _resolving(folder: Path, keys: Any, files: int, datasets: int, rounds: int) -> list[Line]:
-    from rucio_server import PASSWORD, RucioServer
-
     from coffea_dirac import open_catalog, resolve
+    from coffea_dirac.grid.rucio_server import PASSWORD, RucioServer
 
     login = {"account": "jdoe", "auth_type": "userpass", "credentials": {"username": "jdoe", "password": PASSWORD}}
     server = RucioServer(folder / "rucio", keys, with_memcached=True)
@@ -141,9 +140,9 @@ def _fill(server: Any, files: int, datasets: int) -> list[dict[str, str]]:
 def _reading(folder: Path, events: int, rounds: int) -> list[Line]:
     import uproot
     from scenario import write_nano
-    from xrootd_server import XRootDServer
 
     from coffea_dirac import resolve
+    from coffea_dirac.grid.storage import XRootDServer
 
     server = XRootDServer(folder / "site")
     server.start()
@@ -175,9 +174,9 @@ def _keeping(folder: Path, keys: Any, rounds: int) -> list[Line]:
     import ssl
 
     import urllib3
-    from xrootd_server import XRootDServer
 
     from coffea_dirac import open_store
+    from coffea_dirac.grid.storage import XRootDServer
 
     server, names = XRootDServer(folder / "with-tokens", keys), itertools.count()
     data, token = secrets.token_bytes(_PACK_BYTES), keys.token()

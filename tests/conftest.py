@@ -6,6 +6,7 @@ import signal
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +22,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # Doctests import every file, also on the stack that has not what these need; none of them has core tests.
 _PACKAGES = {
     "dask_mode.py": "dask_awkward",
-    "pki.py": "jwt",
-    "test_catalogs_rucio.py": "jwt",
-    "test_stores_failing.py": "jwt",
+    "test_catalogs_rucio.py": "cryptography",
+    "test_stores_failing.py": "cryptography",
 }
 collect_ignore = [name for name, package in _PACKAGES.items() if find_spec(package) is None]
+_DOCTESTS = {
+    "catalogs/rucio.py": "rucio",
+    "grid/certificates.py": "cryptography",
+    "stores/s3.py": "s3fs",
+    "stores/xrootd.py": "XRootD",
+}
+
+
+class _LeavesOut:
+    """A plugin, since what a conftest ignores it ignores in its own folder only."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        package = _DOCTESTS.get("/".join(collection_path.parts[-2:]))
+        return True if package and find_spec(package) is None else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_LeavesOut())
 
 
 # -- tests that need a server: passed, failed or left out, by server

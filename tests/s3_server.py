@@ -9,7 +9,8 @@ import urllib.request
 from pathlib import Path
 
 from servers import ROOT
-from xrootd_server import free_port
+
+from coffea_dirac.grid.server import free_port
 
 _REQUEST = re.compile(r'"(?:GET|PUT|POST|HEAD|DELETE) /')
 

@@ -6,7 +6,6 @@ A test or a file of tests says ``pytestmark = pytest.mark.needs("diracx")``.  An
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,13 +22,11 @@ def diracx() -> str:
 
 def xrootd() -> str:
     """Return why there is no XRootD server here, or nothing."""
-    plugins = ("libXrdHttp-5.so", "libXrdAccSciTokens-5.so")
-    folders = [*Path("/usr/lib").glob("*-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib")]
-    if shutil.which("xrootd") and all(any((folder / name).exists() for folder in folders) for name in plugins):
-        return ""
-    return (
-        "Debian's packages xrootd-server and xrootd-scitokens-plugins are missing: scripts/set-up-xrootd installs them"
-    )
+    from coffea_dirac.grid.storage import why_no_server
+
+    if why := why_no_server():
+        return f"{why}; scripts/set-up-xrootd does so"
+    return ""
 
 
 def s3() -> str:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from rucio_server import RucioServer
 from s3_server import S3Server
-from xrootd_server import XRootDServer
+
+from coffea_dirac.grid.rucio_server import RucioServer
+from coffea_dirac.grid.storage import XRootDServer
 
 if TYPE_CHECKING:
-    from pki import Pki
+    from coffea_dirac.grid.certificates import Pki
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,7 @@ def open_folder() -> Iterator[Path]:
 def keys(open_folder: Path) -> Iterator[Pki]:
     """A certificate authority that this process trusts; a client of XRootD reads it at its very first connection."""
     # On the stack without cryptography nothing asks for it.
-    from pki import make_pki
+    from coffea_dirac.grid.certificates import make_pki
 
     with pytest.MonkeyPatch.context() as patch:
         made = make_pki(open_folder / "pki")

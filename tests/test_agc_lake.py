@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rucio_server import PASSWORD, RucioServer
-from xrootd_server import XRootDServer
 
 from agc_example.generate import generate
 from agc_example.inputs import fileset_from
+from coffea_dirac.grid.rucio_server import PASSWORD, RucioServer
+from coffea_dirac.grid.storage import XRootDServer
 
 pytestmark = [pytest.mark.needs("xrootd"), pytest.mark.needs("rucio"), pytest.mark.long, pytest.mark.timeout(600)]
 

@@ -16,10 +16,11 @@ from memory_store import MemoryStore, keep, key
 from s3_server import S3Server
 from scenario import Scenario
 from typer.testing import CliRunner
-from xrootd_server import XRootDServer, free_port
 
 from agc_example.generate import generate
 from coffea_dirac.cli import app
+from coffea_dirac.grid.server import free_port
+from coffea_dirac.grid.storage import XRootDServer
 from coffea_dirac.interfaces import Record
 from coffea_dirac.packs import Index
 from coffea_dirac.stores import open_store

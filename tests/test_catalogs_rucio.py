@@ -10,15 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pki
 import pytest
 from faulty_http import faulty_server
-from rucio_server import PASSWORD, RucioServer
-from xrootd_server import free_port
 
 from coffea_dirac import open_catalog, resolve
 from coffea_dirac.catalogs import ListingCatalog
 from coffea_dirac.errors import CatalogError, ConfigurationError, CredentialError
+from coffea_dirac.grid import certificates
+from coffea_dirac.grid.rucio_server import PASSWORD, RucioServer
+from coffea_dirac.grid.server import free_port
 from coffea_dirac.interfaces import Catalog, LogicalFile
 
 pytestmark = pytest.mark.needs("rucio")
@@ -194,7 +194,7 @@ def test_what_is_too_much_for_the_server_is_asked_for_in_halves(
 
 @pytest.mark.parametrize("kind", ["userpass", "x509", "x509_proxy", "oidc"])
 def test_each_way_to_log_in_works(rucio: RucioServer, root: Any, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys: pki.Pki = rucio.keys
+    keys: certificates.Pki = rucio.keys
     ways: dict[str, dict[str, Any]] = {
         "userpass": {},
         "x509": {"credentials": {"client_cert": str(keys.user_cert), "client_key": str(keys.user_key)}},

@@ -19,10 +19,9 @@ from coffea.nanoevents import NanoAODSchema
 from faults import in_front_of
 from scenario import write_nano
 
-from agc_example import demo_lake
 from coffea_dirac import DiracCluster, DiracExecutor
 from coffea_dirac.dirac.diracx import DiracxJobs
-from coffea_dirac.grid import box
+from coffea_dirac.grid import box, lake
 from coffea_dirac.testing_jobs import wait_until
 
 pytestmark = [pytest.mark.needs("diracx"), pytest.mark.long, pytest.mark.timeout(900)]
@@ -248,9 +247,9 @@ def test_demo_on_the_grid_equals_the_local_run(tmp_path: Path) -> None:
     assert sum(found["work_items_by_site"].values()) == found["work_items"] == 36
     assert len(found["work_items_by_site"]) == len(found["jobs"]) == 2
     assert "does not answer" in found["without_server"]
-    if not demo_lake.why_not():
+    if not lake.why_not():
         # Each work item was read where it was processed.
-        near = {site: {demo_lake.rse_of(site): number} for site, number in found["work_items_by_site"].items()}
+        near = {site: {lake.rse_of(site): number} for site, number in found["work_items_by_site"].items()}
         assert found["replicas_read"] == near
     assert found["processes_left"] == []
     assert (

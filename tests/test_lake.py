@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import uproot
 from scenario import Scenario
-from xrootd_server import XRootDServer, free_port
 
 from coffea_dirac import resolve
 from coffea_dirac.errors import ConfigurationError, NoReplicaError
+from coffea_dirac.grid.server import free_port
+from coffea_dirac.grid.storage import XRootDServer
 from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.health import Health
 from coffea_dirac.interfaces import LogicalFile, Replica

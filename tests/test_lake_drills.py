@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import uproot
-from rucio_server import PASSWORD, RucioServer
 from scenario import write_nano
-from xrootd_server import XRootDServer
 
+from coffea_dirac.grid.rucio_server import PASSWORD, RucioServer
+from coffea_dirac.grid.storage import XRootDServer
 from coffea_dirac.testing_jobs import wait_until
 
 pytestmark = [pytest.mark.needs("xrootd"), pytest.mark.long, pytest.mark.timeout(300)]

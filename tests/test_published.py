@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rucio_server import PASSWORD, RucioServer
 from scenario import Scenario
-from xrootd_server import XRootDServer
 
 from coffea_dirac import open_catalog, open_store
 from coffea_dirac.errors import ConfigurationError, StoreError
+from coffea_dirac.grid.rucio_server import PASSWORD, RucioServer
+from coffea_dirac.grid.storage import XRootDServer
 from coffea_dirac.stores.published import register
 
 pytestmark = [pytest.mark.needs("rucio"), pytest.mark.needs("xrootd")]

@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pki
 import pytest
 from faulty_http import Faults, faulty_server
 from s3_server import S3Server
-from xrootd_server import XRootDServer, free_port
 
 from coffea_dirac.errors import ConfigurationError, StoreError
+from coffea_dirac.grid import certificates
+from coffea_dirac.grid.server import free_port
+from coffea_dirac.grid.storage import XRootDServer
 from coffea_dirac.stores import open_store, remote
 
 
@@ -30,7 +31,7 @@ def faults() -> Iterator[Faults]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_known_of_hosts(monkeypatch: pytest.MonkeyPatch, keys: pki.Pki) -> None:
+def _nothing_known_of_hosts(monkeypatch: pytest.MonkeyPatch, keys: certificates.Pki) -> None:
     monkeypatch.setattr(remote, "_hosts", {})
 
 
@@ -169,7 +170,7 @@ def test_what_a_killed_writer_began_is_not_there(xrootd: XRootDServer) -> None:
 @pytest.mark.parametrize("scheme", ["root", "http"])
 @pytest.mark.parametrize("why", ["expired", "missing", "no right"])
 def test_a_token_that_does_not_suffice_is_named(
-    xrootd_with_tokens: XRootDServer, keys: pki.Pki, why: str, scheme: str, tmp_path: Path
+    xrootd_with_tokens: XRootDServer, keys: certificates.Pki, why: str, scheme: str, tmp_path: Path
 ) -> None:
     tokens = {
         "expired": keys.token(exp=1_700_000_000),
@@ -199,7 +200,7 @@ def test_a_token_that_does_not_suffice_is_named(
 @pytest.mark.parametrize("scheme", ["root", "http"])
 @pytest.mark.parametrize("how", ["BEARER_TOKEN", "BEARER_TOKEN_FILE", "XDG_RUNTIME_DIR"])
 def test_tokens_are_found_where_wlcg_says(
-    xrootd_with_tokens: XRootDServer, keys: pki.Pki, how: str, scheme: str, tmp_path: Path
+    xrootd_with_tokens: XRootDServer, keys: certificates.Pki, how: str, scheme: str, tmp_path: Path
 ) -> None:
     file = tmp_path / f"bt_u{os.geteuid()}"
     file.write_text(keys.token() + "\n")
@@ -214,7 +215,9 @@ def test_tokens_are_found_where_wlcg_says(
     assert done.stdout == "b'1'\n", done.stderr
 
 
-def test_no_token_goes_over_an_open_line(faults: Faults, keys: pki.Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_goes_over_an_open_line(
+    faults: Faults, keys: certificates.Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BEARER_TOKEN", keys.token())
     open_store(f"http://127.0.0.1:{faults.port}/stages").create("v1/x", b"1")
     assert faults.seen

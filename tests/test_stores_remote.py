@@ -7,8 +7,8 @@ import os
 
 import pytest
 from s3_server import S3Server
-from xrootd_server import XRootDServer
 
+from coffea_dirac.grid.storage import XRootDServer
 from coffea_dirac.stores import RemoteStore, open_store
 from coffea_dirac.testing import StoreTests
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from coffea_dirac.cli.output import complain, errors_in_one_line, say, say_json, show, show_one
+from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.grid import box
 
 grid_app = typer.Typer(
@@ -23,12 +25,18 @@ def up(
     directory: Directory = None,
     heartbeat: Annotated[float, typer.Option(help="Seconds between heartbeats of jobs.")] = 2.0,
     access_minutes: Annotated[int | None, typer.Option(help="Life of access tokens.")] = None,
+    lake: Annotated[bool, typer.Option(help="A data lake too: a Rucio server, and a storage at each site.")] = False,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="SCOPE:NAME=FILES for the lake, as in mc:ttbar=data/ttbar_*.root; may be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start it, and say where it is; one that runs already with these sites is shown."""
     with errors_in_one_line():
         place = (directory or box.default_directory()).resolve()
-        found = box.up(place, site or None, heartbeat_s=heartbeat, access_minutes=access_minutes)
+        datasets = dict(map(_dataset, dataset or ())) if lake or dataset else None
+        found = box.up(place, site or None, heartbeat_s=heartbeat, access_minutes=access_minutes, lake=datasets)
         _tell(found, as_json=as_json)
 
 
@@ -57,10 +65,25 @@ def down(directory: Directory = None) -> None:
     say("no grid runs")
 
 
+def _dataset(text: str) -> tuple[str, list[str]]:
+    """Return a dataset's name and files."""
+    did, _, pattern = text.partition("=")
+    files = sorted(glob(pattern))  # noqa: PTH207 - pathlib's takes no absolute pattern
+    if ":" not in did or not files:
+        raise ConfigurationError(f"--dataset {text}: write SCOPE:NAME=FILES with files that exist")
+    return did, files
+
+
 def _tell(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         say_json(found)
         return
     show_one({name: found[name] for name in ("diracx", "token_file", "vo", "user")})
     show([{"site": name, "slots": s["slots"], "tags": " ".join(s["tags"])} for name, s in found["sites"].items()])
+    if "rucio" in found:
+        show_one({name: found[name] for name in ("rucio", "rucio_account")})
+        show([{"storage": rse, **facts} for rse, facts in found["storages"].items()])
+        show([{"dataset": did} for did in found["datasets"]])
+    for name, value in found.get("environment", {}).items():
+        say(f"export {name}={value}")
     say(f"export DIRACX_URL={found['diracx']} DIRACX_CREDENTIALS_PATH={found['token_file']}")

@@ -17,10 +17,12 @@ from typing import Any
 import psutil
 
 from coffea_dirac.errors import ConfigurationError, JobServiceError
+from coffea_dirac.grid import lake as lakes
 from coffea_dirac.grid.site import SiteOptions
+from coffea_dirac.grid.supervised import DOWN_S, Supervised
 
 SITES = ("LCG.Box-A.uk:1", "LCG.Box-B.uk:1")
-UP_S, DOWN_S = 240.0, 20.0
+UP_S = 240.0
 PYTHON_VARIABLE = "COFFEA_DIRAC_GRID_PYTHON"
 CHECKOUT = Path(__file__).parent.parent.parent
 ENVIRONMENT, LOCK = ".venv-diracx", "requirements/diracx.lock"
@@ -66,6 +68,7 @@ def up(
     heartbeat_s: float = 2.0,
     access_minutes: int | None = None,
     end_with: int | None = None,
+    lake: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, Any]:
     """Start a grid unless it runs, and return what is to be known of it once jobs can come.
 
@@ -81,16 +84,20 @@ def up(
         Life of access tokens.
     end_with : int, optional
         The id of a process with which the grid ends.
+    lake : mapping, optional
+        Start a data lake too, with these datasets: did -> paths of files; ``{}`` for small ones that are made here.
 
     Returns
     -------
     dict
-        ``diracx``, ``token_file``, ``sites``, ``vo``, ``user``, ``directory``, ``pids``.
+        ``diracx``, ``token_file``, ``sites``, ``vo``, ``user``, ``directory``, ``pids``; with a lake also ``rucio``,
+        ``rucio_account``, ``storages``, ``datasets``, ``environment``.
 
     Raises
     ------
     ConfigurationError
-        An option is wrong, a grid with other sites runs there, or there is no environment for the server.
+        An option is wrong, a grid with other sites or without a lake runs there, or there is no environment for a
+        server.
     JobServiceError
         It did not come up.
     """
@@ -105,10 +112,14 @@ def up(
                 raise ConfigurationError(
                     f"a grid with other sites runs in {directory} ({names}): end it first, coffea-dirac grid down"
                 )
+            if lake is not None and "rucio" not in found:
+                raise ConfigurationError(
+                    f"a grid without a data lake runs in {directory}: end it first, coffea-dirac grid down"
+                )
             return found
         down(directory)  # what a grid that was killed has left
         options = {"heartbeat_s": heartbeat_s, "access_minutes": access_minutes, "end_with": end_with}
-        return _start(python, directory, {"sites": list(SITES if sites is None else sites), **options})
+        return _start(python, directory, {"sites": list(SITES if sites is None else sites), **options}, lake)
 
 
 def _sites(texts: Sequence[str]) -> dict[str, Any]:
@@ -148,48 +159,44 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _start(python: Path, directory: Path, options: dict[str, Any]) -> dict[str, Any]:
-    directory.mkdir(mode=0o700)
-    script = Path(__file__).with_name("supervise.py")
+def _start(
+    python: Path, directory: Path, options: dict[str, Any], lake: Mapping[str, Sequence[str]] | None
+) -> dict[str, Any]:
+    script, supervised = str(Path(__file__).with_name("supervise.py")), _supervised(directory)
     try:
-        with (directory / "grid.log").open("wb") as log:
-            process = subprocess.Popen(
-                [str(python), "-P", str(script), str(directory), json.dumps(options)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        (directory / "grid.pid").write_text(f"{process.pid} {psutil.Process(process.pid).create_time()}")
-        return _wait(directory, process)
-    except OSError as error:
+        try:
+            supervised.start([str(python), "-P", script, str(directory), json.dumps(options)])
+        except OSError as error:
+            raise ConfigurationError(
+                f"{python} cannot be run ({error.strerror}); a grid in a box needs {NEEDED}"
+            ) from None
+        if lake is not None:
+            names = list(_sites(options["sites"]))
+            lakes.begin(directory / "lake", names, lake, end_with=options["end_with"])
+            lakes.wait(directory / "lake")
+        supervised.wait(UP_S)
+        return status(directory)
+    except JobServiceError as error:
         down(directory)
-        raise ConfigurationError(f"{python} cannot be run ({error.strerror}); a grid in a box needs {NEEDED}") from None
+        lacks = [line for line in str(error).splitlines() if line.startswith("ModuleNotFoundError")]
+        if lacks:
+            raise ConfigurationError(f"{lacks[-1]}: a grid in a box needs {NEEDED}") from None
+        raise
     except BaseException:
         down(directory)
         raise
 
 
-def _wait(directory: Path, process: subprocess.Popen[bytes]) -> dict[str, Any]:
-    deadline = time.monotonic() + UP_S
-    while not (found := status(directory)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            log = (directory / "grid.log").read_text()[-3000:]
-            if "ModuleNotFoundError" in log:
-                raise ConfigurationError(f"{log.strip().splitlines()[-1]}: a grid in a box needs {NEEDED}")
-            why = "ended" if process.poll() is not None else f"was not ready within {UP_S:.0f} s"
-            raise JobServiceError(f"The grid in a box {why}; it said:\n{log}")
-        time.sleep(0.05)
+def status(directory: Path) -> dict[str, Any]:
+    """Return what is to be known of a running grid, nothing if none runs."""
+    found = _supervised(directory).facts()
+    if found and (lake := lakes.status(directory / "lake")):
+        found = {**found, **lake, "pids": {**found["pids"], **lake["pids"]}}
     return found
 
 
-def status(directory: Path) -> dict[str, Any]:
-    """Return what is to be known of a running grid, nothing if none runs."""
-    with suppress(FileNotFoundError):
-        found: dict[str, Any] = json.loads((directory / "grid.json").read_text())
-        if _supervisor(directory) is not None:
-            return found
-    return {}
+def _supervised(directory: Path) -> Supervised:
+    return Supervised(directory, "grid", "grid in a box")
 
 
 def restart_server(directory: Path, *, up: bool) -> None:
@@ -202,12 +209,13 @@ def restart_server(directory: Path, *, up: bool) -> None:
     up : bool
         Whether it shall run.
     """
-    supervisor = _supervisor(directory)
+    supervised = _supervised(directory)
+    supervisor = supervised.process()
     if supervisor is None:
         raise ConfigurationError(f"no grid runs in {directory}: coffea-dirac grid up")
     supervisor.send_signal(signal.SIGUSR2 if up else signal.SIGUSR1)
     deadline = time.monotonic() + UP_S
-    while ("api" in _pids(directory)) != up:
+    while ("api" in supervised.pids()) != up:
         if time.monotonic() > deadline:
             raise JobServiceError(f"The server did not {'start' if up else 'stop'} within {UP_S:.0f} s.")
         time.sleep(0.05)
@@ -229,28 +237,17 @@ def down(directory: Path) -> list[int]:
         raise ConfigurationError(
             f"{directory} is no grid's, and is left as it is: give a directory that does not exist"
         )
-    pids = _pids(directory)
-    supervisor = _supervisor(directory)
-    if supervisor is not None:
-        supervisor.terminate()
-        with suppress(psutil.TimeoutExpired):
-            supervisor.wait(DOWN_S)
-        with suppress(psutil.NoSuchProcess):
-            supervisor.kill()
+    supervised = _supervised(directory)
+    pids = supervised.pids()
+    of_lake = lakes.down(directory / "lake")
+    supervised.end()
     deadline = time.monotonic() + DOWN_S
     while left := [pid for pid in pids.values() if _is_ours(pid)]:
         if time.monotonic() > deadline:
             break
         time.sleep(0.05)
     shutil.rmtree(directory, ignore_errors=True)
-    return left
-
-
-def _pids(directory: Path) -> Mapping[str, int]:
-    with suppress(FileNotFoundError):
-        found: dict[str, int] = json.loads((directory / "grid.json").read_text())["pids"]
-        return found
-    return {}
+    return left + of_lake
 
 
 def _is_ours(pid: int) -> bool:
@@ -258,13 +255,3 @@ def _is_ours(pid: int) -> bool:
         process = psutil.Process(pid)
         return process.status() != psutil.STATUS_ZOMBIE and "coffea_dirac" in " ".join(process.cmdline())
     return False
-
-
-def _supervisor(directory: Path) -> psutil.Process | None:
-    with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
-        pid, started = (directory / "grid.pid").read_text().split()
-        process = psutil.Process(int(pid))
-        # Ids are used again.
-        if process.create_time() == float(started) and process.status() != psutil.STATUS_ZOMBIE:
-            return process
-    return None

@@ -24,6 +24,8 @@ again."""
 # What catalogs write -> what fsspec knows.
 _SCHEMES = {"roots": "root", "xroot": "root", "davs": "https", "dav": "http"}
 _PART_BYTES = 4 << 20
+_open: dict[tuple[int, str, str], tuple[str, Any]] = {}
+"""Process, scheme and host -> the token and the file system that was made with it."""
 
 
 def storage_of(pfn: str) -> tuple[Any, str]:
@@ -35,8 +37,22 @@ def storage_of(pfn: str) -> tuple[Any, str]:
     >>> path
     'https://store.example.org/nano.root'
     """
-    scheme, _, rest = pfn.partition("://")
+    scheme, found, rest = pfn.partition("://")
+    if not found:
+        return _system(pfn, "", "")
     scheme = _SCHEMES.get(scheme, scheme)
+    # Over an open line everybody could read a token.
+    token = (bearer_token() or "") if scheme == "https" else ""
+    key = os.getpid(), scheme, rest.partition("/")[0]
+    known = _open.get(key)
+    if known is None or known[0] != token:
+        # fsspec has it too, but takes longer to find it than to say where a file is.
+        known = _open[key] = token, _system(f"{scheme}://{rest}", scheme, token)[0]
+    system = known[1]
+    return system, system._strip_protocol(f"{scheme}://{rest}")
+
+
+def _system(url: str, scheme: str, token: str) -> tuple[Any, str]:
     options: dict[str, Any] = {}
     if scheme == "root":
         for name, seconds in XROOTD_DEADLINES.items():
@@ -46,12 +62,10 @@ def storage_of(pfn: str) -> tuple[Any, str]:
     elif scheme in ("http", "https"):
         import aiohttp
 
-        # Over an open line everybody could read a token.
-        token = bearer_token() if scheme == "https" else None
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         timeout = aiohttp.ClientTimeout(sock_connect=DEADLINE_S / 2, sock_read=DEADLINE_S)
         options = {"client_kwargs": {"timeout": timeout, "headers": headers}}
-    system, path = url_to_fs(f"{scheme}://{rest}" if rest else pfn, **options)
+    system, path = url_to_fs(url, **options)
     return system, path
 
 

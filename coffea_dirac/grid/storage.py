@@ -1,4 +1,4 @@
-"""Real XRootD servers from Debian's packages, on loopback: root:// and http(s)://, plain or with TLS and tokens."""
+"""XRootD servers on the loopback interface: root:// and http(s)://, plain or with TLS and tokens."""
 
 from __future__ import annotations
 
@@ -10,21 +10,35 @@ import socket
 import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from coffea_dirac.grid.server import free_port
+
 if TYPE_CHECKING:
-    from pki import Pki
+    from coffea_dirac.grid.certificates import Pki
 
 ISSUER = "https://issuer.test.example"
 AUDIENCE = "https://wlcg.cern.ch/jwt/v1/any"
 USER = "xrootd"
 """The account that Debian's package makes: the server refuses to run as the superuser."""
+START_S = 30.0
+PLUGINS = ("libXrdHttp-5.so", "libXrdAccSciTokens-5.so")
+PACKAGES = "xrootd-server xrootd-server-plugins xrootd-plugins xrootd-scitokens-plugins"
 _REQUEST = re.compile(r"Xrootd_Protocol: [0-9a-f]{4} req=|XrdHttpReq request ended")
 
 
+def why_no_server() -> str:
+    """Return why no XRootD server can be started here and what to type, nothing if one can."""
+    folders = [*Path("/usr/lib").glob("*-linux-gnu"), Path("/usr/lib64"), Path("/usr/lib")]
+    if shutil.which("xrootd") and all(any((folder / name).exists() for folder in folders) for name in PLUGINS):
+        return ""
+    return f"there is no XRootD server with its plug-ins: on Debian and Ubuntu `sudo apt-get install {PACKAGES}`"
+
+
 class XRootDServer:
-    """One server.
+    """One server, which says in its log what is asked of it.
 
     Parameters
     ----------
@@ -32,10 +46,14 @@ class XRootDServer:
         Its configuration, log and data; every folder above must be open to all.
     keys : Pki, optional
         With them: TLS is demanded, and a token of `ISSUER`.
+    port : int
+        Where it listens; 0 for any free port.
+    group : int, optional
+        The process group to which it shall belong.
     """
 
-    def __init__(self, folder: Path, keys: Pki | None = None, port: int = 0) -> None:
-        self.folder, self.keys = folder, keys
+    def __init__(self, folder: Path, keys: Pki | None = None, port: int = 0, *, group: int | None = None) -> None:
+        self.folder, self.keys, self._group = folder, keys, group
         self.port = port or free_port()
         self.data = folder / "data" / "store"
         self._process: subprocess.Popen[bytes] | None = None
@@ -43,34 +61,56 @@ class XRootDServer:
 
     @property
     def root(self) -> str:
+        """The URL of its folder by XRootD's own protocol."""
         return f"root://localhost:{self.port}//store"
 
     @property
     def http(self) -> str:
+        """The URL of its folder by HTTP, or HTTPS."""
         return f"{'https' if self.keys else 'http'}://localhost:{self.port}/store"
 
     @property
     def log(self) -> Path:
+        """What it says."""
         return self.folder / "xrootd.log"
 
     @property
     def version(self) -> str:
-        done = subprocess.run(["xrootd", "-v"], capture_output=True, text=True, timeout=60, check=True)
+        """Which server it is."""
+        command = [shutil.which("xrootd") or "xrootd", "-v"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return "xrootd " + (done.stdout + done.stderr).strip()
 
     def n_requests(self) -> int:
         """Return how many requests the server has logged since it was made."""
         return len(_REQUEST.findall(self.log.read_text(errors="replace")))
 
-    def start(self, deadline_s: float = 30) -> XRootDServer:
+    @property
+    def pid(self) -> int:
+        """The id of its process, 0 if there is none."""
+        return self._process.pid if self._process is not None else 0
+
+    def add(self, name: str, data: bytes) -> None:
+        """Put a file into its folder, as if it had been written there."""
+        path = self.data / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        path.chmod(0o644)
+
+    def start(self, deadline_s: float = START_S) -> XRootDServer:
+        """Start it and return once it answers."""
         for name in ("data/store", "admin", "run"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         (self.folder / "xrootd.cfg").write_text("\n".join(self._configuration()) + "\n")
         if os.geteuid() == 0:
-            subprocess.run(["chown", "-R", USER, self.folder], check=True, timeout=60)
-        command = ["xrootd", *(["-R", USER] if os.geteuid() == 0 else []), "-c", "xrootd.cfg", "-l", self.log]
+            for path in (self.folder, *self.folder.rglob("*")):
+                shutil.chown(path, USER, USER)
+        as_user = ["-R", USER] if os.geteuid() == 0 else []
+        command = ["xrootd", *as_user, "-c", "xrootd.cfg", "-l", str(self.log)]
         environment = {"PATH": os.environ["PATH"], "XDG_CACHE_HOME": str(self.folder / "run")}
-        self._process = subprocess.Popen(command, cwd=self.folder, env=environment, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, cwd=self.folder, env=environment, stderr=subprocess.DEVNULL, process_group=self._group
+        )
         end = time.monotonic() + deadline_s
         while True:
             try:
@@ -83,12 +123,14 @@ class XRootDServer:
                 time.sleep(0.02)
 
     def stop(self) -> None:
+        """End it."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(30)
+            self._process.wait(START_S)
             self._process = None
 
     def signal(self, number: int) -> None:
+        """Send its process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
 
@@ -130,17 +172,11 @@ class XRootDServer:
         ]
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def prime_key_cache(folder: Path, jwks: object) -> None:
     """Give scitokens-cpp the keys of `ISSUER`, which it would otherwise ask for over the network."""
     folder.mkdir(parents=True, exist_ok=True)
     now = int(time.time())
     known = json.dumps({"jwks": jwks, "expires": now + 86400, "next_update": now + 80000})
-    with sqlite3.connect(folder / "scitokens_cpp.sqllite") as database:
+    with closing(sqlite3.connect(folder / "scitokens_cpp.sqllite")) as database, database:
         database.execute("CREATE TABLE keycache (issuer text UNIQUE PRIMARY KEY NOT NULL, keys text NOT NULL)")
         database.execute("INSERT INTO keycache VALUES (?, ?)", (ISSUER, known))
