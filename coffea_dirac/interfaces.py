@@ -126,13 +126,15 @@ class Replica(NamedTuple):
 class LogicalFile(NamedTuple):
     """A file by its name in the catalog, what it holds, and its copies that can be read now, the catalog's order.
 
-    `size_bytes` is -1 and `adler32` empty if the catalog does not know them.
+    `size_bytes` is -1 and `adler32` empty if the catalog does not know them.  `request` is a digest of what made the
+    file, if that and its name tell what it holds.
     """
 
     lfn: str
     size_bytes: int
     adler32: str
     replicas: tuple[Replica, ...]
+    request: str = ""
 
 
 @runtime_checkable

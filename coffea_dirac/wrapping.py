@@ -12,6 +12,7 @@ from coffea.processor import ProcessorABC
 from coffea_dirac.block import Cache
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.inputs.discovery import Window, files_named
+from coffea_dirac.inputs.lake import read_here
 from coffea_dirac.report import Report
 from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.keeper import Keeper
@@ -80,8 +81,7 @@ class _Here:
 
     def ignored(self, metadata: dict[str, Any]) -> list[str]:
         """Return what the code at hand reads without meaning to: the input and the store."""
-        places = [str(metadata.get("filename", "")), self._cache.store.url]
-        return [place.removeprefix("file://") for place in places if place]
+        return [*read_here(str(metadata.get("filename", ""))), self._cache.store.url.removeprefix("file://")]
 
     def settle(self, staged: StagedProcessor, report: Report) -> None:
         """Write what one work item has computed, and report it."""

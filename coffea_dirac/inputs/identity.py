@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from coffea_dirac.inputs.lake import is_immutable, logical_file
+from coffea_dirac.inputs.lake import what_it_holds
 
 WHOLE_BYTES = 64 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 256, 4096
@@ -85,19 +85,16 @@ def local_path(filename: str) -> Path | None:
 def _root_identity(filename: str, treename: str, path: Path | None, how: Reading) -> FileIdentity:
     import uproot
 
-    file_of_catalog = logical_file(filename)
-    h = hashlib.sha256(b"root file identity 1")
+    # The same wherever it is read, and known before it is opened.
+    said = what_it_holds(filename)
+    h = hashlib.sha256(said.encode() or b"root file identity 1")
     with uproot.open({filename: None}, **how.uproot_options) as file:
         tree = file[treename]
         entries = int(tree.num_entries)
         uuid = bytes(file.file.fUUID)
         clusters = _clusters(tree) if how.with_clusters else None
-        if file_of_catalog is not None and is_immutable(file_of_catalog):
-            # The same wherever it is read, and known before it is opened.
-            h = hashlib.sha256(repr(("logical file 1", *file_of_catalog[:3])).encode())
-        else:
-            for part in _root_parts(file, treename):
-                h.update(len(part).to_bytes(8, "little") + part)
+        for part in () if said else _root_parts(file, treename):
+            h.update(len(part).to_bytes(8, "little") + part)
     h.update(entries.to_bytes(8, "little", signed=True))
     if path is not None:
         h.update(_content_digest(path))
@@ -142,7 +139,9 @@ def _parquet_identity(filename: str, treename: str, path: Path | None, how: Read
         footer = raw.read()
         raw.seek(0)
         entries = pq.ParquetFile(raw).metadata.num_rows
-    h = hashlib.sha256(b"parquet file identity 1" + size.to_bytes(8, "little") + footer)
+    said = what_it_holds(filename).encode()
+    h = hashlib.sha256(said or b"parquet file identity 1" + size.to_bytes(8, "little") + footer)
+    h.update(entries.to_bytes(8, "little") if said else b"")
     if path is not None:
         h.update(_content_digest(path))
     # coffea's own "uuid" of a parquet file: nothing of what it holds.

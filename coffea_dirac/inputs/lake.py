@@ -24,6 +24,7 @@ from coffea_dirac.sites import near_to
 from coffea_dirac.tokens import bearer_token, trouble
 
 PREFIX = "lfn://"
+_READERS = ("uproot", "pyarrow")
 T = TypeVar("T")
 
 
@@ -41,6 +42,8 @@ _known: dict[str, LogicalFile] = {}
 _near: dict[str, tuple[str, ...]] = {}
 _weights: dict[str, float] = {}
 _whole: set[str] = set()
+_sizes: dict[str, int] = {}
+"""What storages say of files whose size no catalog knows."""
 _health = Health()
 
 
@@ -58,6 +61,8 @@ def know(
     _weights.update(weights or {})
     (_whole.update if verify == "adler32" else _whole.difference_update)(new)
     _health.forget_heads(new)
+    for lfn in new:
+        _sizes.pop(lfn, None)
 
 
 def take(told: Told) -> None:
@@ -104,9 +109,38 @@ def sites_of(filename: str) -> frozenset[str]:
     return frozenset(site for site, near in _near.items() if rses.intersection(near))
 
 
-def is_immutable(file: LogicalFile | None) -> bool:
-    """Whether what a catalog says of a file tells what it holds: its size and checksum."""
-    return file is not None and file.size_bytes >= 0 and bool(file.adler32)
+def read_here(filename: str) -> list[str]:
+    """Return the paths on this machine that are opened when an input file is read.
+
+    Examples
+    --------
+    >>> know([LogicalFile("mc:e", 1, "", (Replica("mc:e", "IT", "root://i//e"), Replica("mc:e", "HERE", "/data/e")))])
+    >>> read_here("lfn://mc:e"), read_here("file:///data/f"), read_here("root://i//f")
+    (['/data/e'], ['/data/f'], [])
+    """
+    file = logical_file(filename)
+    places = [filename] if file is None else [replica.pfn for replica in file.replicas]
+    return [path for path in (place.removeprefix("file://") for place in places) if path and "://" not in path]
+
+
+def has_checksum(file: LogicalFile) -> bool:
+    """Whether replicas of a file can be compared with what the catalog says of it."""
+    return file.size_bytes >= 0 and bool(file.adler32)
+
+
+def what_it_holds(filename: str) -> str:
+    """Return what tells the content of a logical file without opening it; empty if nothing does, or it is none.
+
+    Examples
+    --------
+    >>> know([LogicalFile("mc:c.root", 10, "0badcafe", ()), LogicalFile("mc:d.root", -1, "", ())])
+    >>> what_it_holds("lfn://mc:c.root"), what_it_holds("lfn://mc:d.root")
+    ("('logical file 1', 'mc:c.root', 10, '0badcafe')", '')
+    """
+    file = logical_file(filename)
+    if file is None or not (file.request or has_checksum(file)):
+        return ""
+    return repr(("logical file 1", *((file.lfn, "request", file.request) if file.request else file[:3])))
 
 
 class LogicalFileSystem(AbstractFileSystem):  # type: ignore[misc]
@@ -122,7 +156,7 @@ class LogicalFileSystem(AbstractFileSystem):  # type: ignore[misc]
         """Return name, size and type of a file, from the catalog if it knows."""
         name = self._strip_protocol(path)
         file = _known.get(name)
-        size = file.size_bytes if file is not None and file.size_bytes >= 0 else _size_at_a_replica(name)
+        size = file.size_bytes if file is not None and file.size_bytes >= 0 else _size_of(name)
         return {"name": name, "size": size, "type": "file"}
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
@@ -153,8 +187,10 @@ class _File(AbstractBufferedFile):  # type: ignore[misc]
         return data
 
 
-def _size_at_a_replica(name: str) -> int:
-    return _from_a_replica(name, lambda system, path: int(system.info(path)["size"]))
+def _size_of(name: str) -> int:
+    if name not in _sizes:
+        _sizes[name] = _from_a_replica(name, lambda system, path: int(system.info(path)["size"]))
+    return _sizes[name]
 
 
 def _read(name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
@@ -236,7 +272,7 @@ def claims(filename: str) -> tuple[Damage, ...]:
 def proven(replica: Replica) -> str:
     """Return what is wrong with a replica by size or checksum, reading all of it; nothing if that cannot be said."""
     file = _known.get(replica.lfn)
-    if file is None or not is_immutable(file):
+    if file is None or not has_checksum(file):
         return ""
     try:
         system, path = storage_of(replica.pfn)
@@ -254,14 +290,14 @@ def rses_read(filename: str) -> list[str]:
 
 
 def _is_of_reading(error: Exception) -> bool:
-    """Whether what was read may have been damaged: uproot has failed, and not because of a storage or a wrong name."""
+    """Whether what was read may have been damaged: its reader has failed, not because of a storage or a wrong name."""
     from uproot.exceptions import KeyInFileError
 
     links = chain(error)
     if any(isinstance(link, NoReplicaError | CredentialError | KeyInFileError) for link in links):
         return False
     frames = (frame for link in links for frame, _ in traceback.walk_tb(link.__traceback__))
-    return any(frame.f_globals.get("__name__", "").partition(".")[0] == "uproot" for frame in frames)
+    return any(frame.f_globals.get("__name__", "").partition(".")[0] in _READERS for frame in frames)
 
 
 def _another_try(file: LogicalFile, error: Exception) -> bool:
@@ -277,7 +313,7 @@ def _another_try(file: LogicalFile, error: Exception) -> bool:
 
 def _one_is_sound(file: LogicalFile, error: Exception) -> bool:
     """Return whether one of the replicas that are all taken for damaged is not."""
-    if not is_immutable(file):
+    if not has_checksum(file):
         for replica in file.replicas:
             _health.acquit(replica)
         return False

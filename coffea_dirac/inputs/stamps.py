@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from coffea_dirac.inputs.contents import settled_stat
 from coffea_dirac.inputs.identity import local_path
-from coffea_dirac.inputs.lake import is_immutable, logical_file
+from coffea_dirac.inputs.lake import logical_file, what_it_holds
 
 REMOTE_AT_ONCE = 32
 REMOTE_DEADLINE_S = 20.0
@@ -56,8 +56,8 @@ def stamps(filenames: Iterable[str]) -> dict[str, Stamp]:
     for name in filenames:
         path = local_path(name)
         if (file := logical_file(name)) is not None:
-            if is_immutable(file):
-                found[name] = Stamp(file.size_bytes, f"adler32 {file.adler32}")
+            if said := what_it_holds(name):
+                found[name] = Stamp(file.size_bytes, said)
         elif path is None:
             remote.append(name)
         elif (s := settled_stat(path)) is not None:

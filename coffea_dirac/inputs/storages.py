@@ -41,9 +41,9 @@ def storage_of(pfn: str) -> tuple[Any, str]:
     if not found:
         return _system(pfn, "", "")
     scheme = _SCHEMES.get(scheme, scheme)
-    # Over an open line everybody could read a token.
-    token = (bearer_token() or "") if scheme == "https" else ""
-    key = os.getpid(), scheme, rest.partition("/")[0]
+    # Over an open line everybody could read a token; a signed URL is a credential itself, often of somebody else's.
+    token = (bearer_token() or "") if scheme == "https" and "?" not in rest else ""
+    key = os.getpid(), scheme, rest.partition("/")[0] + "?" * ("?" in rest)
     known = _open.get(key)
     if known is None or known[0] != token:
         # fsspec has it too, but takes longer to find it than to say where a file is.

@@ -183,4 +183,4 @@ def _templates(task: Task) -> Templates:
 
 def _ignored(task: Task, item: Any) -> list[str]:
     url = task.store.url if task.store is not None else ""
-    return [item.filename.removeprefix("file://"), *([url.removeprefix("file://")] if url else [])]
+    return [*lake.read_here(item.filename), *([url.removeprefix("file://")] if url else [])]
