@@ -7,12 +7,14 @@ function signatures and locals.  One line is one statement, so that two versions
 from __future__ import annotations
 
 import ast
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 _DROPPED = frozenset({"ctx", "kind", "type_comment", "type_ignores"})
+_ABSENT = object()
 _BLOCKS = frozenset({"body", "orelse", "finalbody", "handlers", "cases"})
 # Decorators that do not look at annotations.
 _PLAIN_DECORATORS = frozenset(
@@ -52,21 +54,22 @@ class Dump:
 
     def expression(self, value: Any, keep: bool = False) -> str:
         """Return the text of an expression, a list of them, or a plain field."""
-        if isinstance(value, ast.Constant):
-            return constant(value.value)
-        if isinstance(value, ast.JoinedStr):
-            value = ast.JoinedStr(values=list(_joined(value.values)))
-        if isinstance(value, ast.Name):
+        kind = type(value)  # compared, the commonest first: this is asked of every node
+        if kind is ast.Name:
             return f"(Name {value.id})"
-        if isinstance(value, ast.Lambda):
-            return f"(Lambda {self.expression(value.args)} {self.expression(value.body)})"
-        if isinstance(value, ast.AST):
-            fields = " ".join(f"{n}={self.expression(v, keep)}" for n, v in _fields(value, keep))
-            return f"({type(value).__name__} {fields})" if fields else type(value).__name__
-        if isinstance(value, list):
-            return "[" + " ".join(self.expression(v, keep) for v in value) + "]"
+        if kind is ast.Constant:
+            return constant(value.value)
+        if kind is list:
+            return "[" + " ".join([self.expression(v, keep) for v in value]) + "]"
         if value is None:
             return "-"
+        if kind is ast.Lambda:
+            return f"(Lambda {self.expression(value.args)} {self.expression(value.body)})"
+        if kind is ast.JoinedStr:
+            value = ast.JoinedStr(values=list(_joined(value.values)))
+        if isinstance(value, ast.AST):
+            fields = " ".join([f"{n}={self.expression(v, keep)}" for n, v in _fields(value, keep)])
+            return f"({kind.__name__} {fields})" if fields else kind.__name__
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else constant(value)
 
     def _line(self, depth: int, text: str, number: int) -> None:
@@ -136,12 +139,17 @@ def _is_plain(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def _fields(node: ast.AST, keep_annotations: bool) -> Iterator[tuple[str, Any]]:
-    for name, value in ast.iter_fields(node):
-        if name in _DROPPED or (name == "type_params" and not value):
-            continue
-        if name in ("annotation", "returns") and not keep_annotations and not isinstance(node, ast.AnnAssign):
-            continue
-        yield name, value
+    for name in _names_of_fields(type(node), keep_annotations):
+        value = getattr(node, name, _ABSENT)
+        if value is not _ABSENT and (value or name != "type_params"):
+            yield name, value
+
+
+@functools.cache
+def _names_of_fields(kind: type[Any], keep_annotations: bool) -> tuple[str, ...]:
+    """Return the fields that count of a kind of node; asked for each of thousands of nodes."""
+    dropped = _DROPPED if keep_annotations or kind is ast.AnnAssign else _DROPPED | {"annotation", "returns"}
+    return tuple(name for name in kind._fields if name not in dropped)
 
 
 def _joined(values: list[ast.expr]) -> Iterator[ast.expr]:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 Chain = tuple[str, ...]
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_BINDING = (ast.Global, ast.Import, ast.ImportFrom, ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping)
+_NAME_NOTHING = frozenset({"ctx", "op", "ops", "kind", "type_comment"})
 _MUTATORS = frozenset(
     "setdefault update append add pop popitem clear extend insert discard remove appendleft extendleft __setitem__ "
     "move_to_end sort reverse".split()
@@ -138,11 +140,11 @@ class _Visitor:
         """Note what a node and all below it name."""
         if node is None:
             return
-        for kinds, method in _VISITS:
-            if isinstance(node, kinds):
-                method(self, node, scope)
-                return
-        self._children(ast.iter_child_nodes(node), scope)
+        method = _VISITS.get(type(node))
+        if method is None:
+            self._children(_below(node), scope)
+        else:
+            method(self, node, scope)
 
     def _class(self, node: ast.ClassDef, scope: _Scope | None) -> None:
         for outer in (*node.decorator_list, *node.bases, *node.keywords):
@@ -230,7 +232,7 @@ class _Visitor:
             return
         if function in (("locals",), ("vars",)) and not node.args and scope is not None:
             return  # only names of this function, which are in its code
-        self._children(ast.iter_child_nodes(node), scope)
+        self._children(_below(node), scope)
 
     def _constant_call(self, function: Chain, first: ast.AST | None, scope: _Scope | None) -> bool:
         if not self._is_outer(function[0], scope) and not self._imported(function[0], scope):
@@ -308,48 +310,62 @@ class _Visitor:
             self.uses.parameter_writes.add(node.id)
 
 
-_VISITS: tuple[tuple[Any, Any], ...] = (
-    (_FUNCTIONS, _Visitor.function),
-    (ast.ClassDef, _Visitor._class),
-    (_COMPREHENSIONS, _Visitor._comprehension),
-    (ast.Name, _Visitor._name),
-    (ast.Constant, _Visitor._constant),
-    (ast.Attribute, _Visitor._attribute),
-    (ast.Call, _Visitor._call),
-    (ast.Subscript, _Visitor._subscript),
-    (ast.AnnAssign, _Visitor._annotated),
-    (ast.Expr, _Visitor._expression),
-    (ast.AugAssign, _Visitor._augmented),
-)
+_VISITS: dict[type[ast.AST], Any] = {
+    **dict.fromkeys(_FUNCTIONS, _Visitor.function),
+    ast.ClassDef: _Visitor._class,
+    **dict.fromkeys(_COMPREHENSIONS, _Visitor._comprehension),
+    ast.Name: _Visitor._name,
+    ast.Constant: _Visitor._constant,
+    ast.Attribute: _Visitor._attribute,
+    ast.Call: _Visitor._call,
+    ast.Subscript: _Visitor._subscript,
+    ast.AnnAssign: _Visitor._annotated,
+    ast.Expr: _Visitor._expression,
+    ast.AugAssign: _Visitor._augmented,
+}
 
 
-def _collect(node: ast.AST, scope: _Scope) -> None:
+def _collect(node: Any, scope: _Scope) -> None:
     """Enter into `scope` the names that a statement or expression binds there."""
-    if isinstance(node, _FUNCTIONS):
-        if not isinstance(node, ast.Lambda):
-            scope.bound.add(node.name)
-        return
-    if isinstance(node, ast.ClassDef):
-        scope.bound.add(node.name)
-        return
-    if isinstance(node, _COMPREHENSIONS):
-        # A walrus inside a comprehension binds in the function around it.
-        scope.bound.update(n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr))
-        return
-    if isinstance(node, ast.Name):
+    kind = type(node)
+    if kind is ast.Name:
         if not isinstance(node.ctx, ast.Load):
             scope.bound.add(node.id)
-        return
+    elif kind in _FUNCTIONS or kind is ast.ClassDef:
+        if kind is not ast.Lambda:
+            scope.bound.add(node.name)
+    elif kind in _COMPREHENSIONS:
+        # A walrus inside a comprehension binds in the function around it.
+        scope.bound.update(n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr))
+    else:
+        if kind in _BINDING:
+            _collect_text(node, scope)
+        for child in _below(node):
+            _collect(child, scope)
+
+
+def _collect_text(node: Any, scope: _Scope) -> None:
+    """Enter the names that a node holds as text."""
     if isinstance(node, ast.Global):
         scope.declared_global.update(node.names)
     elif isinstance(node, ast.Import | ast.ImportFrom):
         _collect_imports(node, scope)
-    elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-        scope.bound.add(node.name)
-    elif isinstance(node, ast.MatchMapping) and node.rest:
-        scope.bound.add(node.rest)
-    for child in ast.iter_child_nodes(node):
-        _collect(child, scope)
+    elif name := node.rest if isinstance(node, ast.MatchMapping) else node.name:
+        scope.bound.add(name)
+
+
+def _below(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes right below one, but for operators and contexts, which name nothing."""
+    for name in node._fields:
+        if name in _NAME_NOTHING:
+            continue
+        value = getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            yield value
+        elif isinstance(value, list):
+            for child in value:
+                if isinstance(child, ast.AST):
+                    yield child
 
 
 def _collect_imports(node: ast.Import | ast.ImportFrom, scope: _Scope) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -109,7 +110,7 @@ def _origin_at(top: str, place: str) -> Origin:
         # A module belongs to a distribution whose metadata lies beside its top-level name, and that claims this name.
         name = file.relative_to(folder).parts[0].partition(".")[0]
         is_library = folder.name in _LIBRARY_DIRECTORIES
-        if (name == top or is_library) and (found := _distribution(folder, name)):
+        if (name == top or is_library) and (found := _distribution(str(folder), name, _changed(folder))):
             return found
         if is_library:
             return USER
@@ -118,11 +119,14 @@ def _origin_at(top: str, place: str) -> Origin:
     return USER
 
 
-def _distribution(folder: Path, top: str) -> Origin | None:
-    known = _metadata_in(str(folder), _changed(folder))
-    alike = re.sub(r"[-_.]+", "_", top).lower()
-    for metadata in sorted(known, key=lambda entry: not entry.name.lower().startswith(alike + "-")):
-        if top in _claims(metadata):
+@functools.lru_cache(maxsize=4096)
+def _distribution(folder: str, top: str, changed_ns: int) -> Origin | None:
+    known = _metadata_in(folder, changed_ns)
+    alike = re.sub(r"[-_.]+", "_", top).lower() + "-"
+    named_alike = [place for name, place in known if name.startswith(alike)]
+    for place in itertools.chain(named_alike, (place for name, place in known if not name.startswith(alike))):
+        metadata = Path(place)
+        if _claims(metadata, top):
             if _is_editable(metadata):
                 return None
             return Origin("installed", *_name_and_version(metadata))
@@ -137,28 +141,28 @@ def _changed(folder: Path) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _metadata_in(folder: str, _changed_ns: int) -> tuple[Path, ...]:
-    try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 - a thousand names, of which some are wanted
-    except OSError:
-        return ()
+def _metadata_in(folder: str, _changed_ns: int) -> tuple[tuple[str, str], ...]:
+    """Return the lower-case names and the places of the folders of metadata in a folder, in order."""
     # An egg-info beside sources is a checkout (setup.py develop); only in a library directory is it an installation.
     kinds = (".dist-info", ".egg-info") if Path(folder).name in _LIBRARY_DIRECTORIES else (".dist-info",)
-    entries = (Path(folder, name) for name in names if name.endswith(kinds))
-    return tuple(entry for entry in entries if entry.is_dir())
+    try:
+        with os.scandir(folder) as entries:  # a thousand names, of which some are wanted
+            found = sorted(
+                (entry.name, entry.path) for entry in entries if entry.name.endswith(kinds) and entry.is_dir()
+            )
+    except OSError:
+        return ()
+    return tuple((name.lower(), path) for name, path in found)
 
 
-@functools.lru_cache(maxsize=4096)
-def _claims(metadata: Path) -> frozenset[str]:
-    names: set[str] = set()
-    for line in _read(metadata / "top_level.txt").splitlines():
-        names.add(line.strip().split("/")[0])
-    for line in _read(metadata / "RECORD").splitlines():
-        first = line.lstrip('"').split(",", 1)[0].split("/", 1)[0]
-        names.add(first.partition(".")[0] if not first.endswith((".dist-info", ".data")) else "")
-    if not names:
-        names.add(metadata.name.split("-")[0])
-    return frozenset(names - {"", "__pycache__", ".."})
+def _claims(metadata: Path, top: str) -> bool:
+    """Return whether a distribution brings a module or package of a name: by its lists, or else by its own name."""
+    lists = _read(metadata / "top_level.txt"), _read(metadata / "RECORD")
+    # Searched as one text: the lists of large packages have ten thousand lines.
+    line = rf"^\"?{re.escape(top)}(?!\.(?:dist-info|data)[/,])(?:[/.,].*|\s*)$"
+    if any(re.search(line, text, re.MULTILINE) for text in lists):
+        return True
+    return not any(lists) and metadata.name.split("-")[0] == top
 
 
 def _is_editable(metadata: Path) -> bool:
