@@ -93,10 +93,10 @@ def observable(chosen: dict[str, Any], region: str, of_jets: Callable[[Any], Any
 def event_weights(chosen: dict[str, Any], systematic: str, corrections: File) -> dict[str, dict[str, Any]]:
     """Return the weights of a systematic by region and direction, each of shape (events in the region,)."""
     found = correctionlib.CorrectionSet.from_file(str(corrections))
-    jets = {region: in_region(chosen, region)["jets"] for region in REGIONS}
+    pt = {region: systematics.varied_pt(systematic, in_region(chosen, region)["jets"]) for region in REGIONS}
     return {
         region: {
-            direction: np.asarray(systematics.weights(found, systematic, direction, jets[region]))
+            direction: np.asarray(systematics.weights(found, systematic, direction, pt[region]))
             for direction in ("up", "down")
         }
         for region in REGIONS

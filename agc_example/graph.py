@@ -71,7 +71,7 @@ def histograms(events: Any) -> dict[str, Any]:
 
 def _weights(corrections: Any, names: tuple[str, ...], jets: Any) -> dict[str, Any]:
     return {
-        f"{name}_{direction}": systematics.weights(corrections, name, direction, jets)
+        f"{name}_{direction}": systematics.weights(corrections, name, direction, systematics.varied_pt(name, jets))
         for name in names
         for direction in ("up", "down")
     }

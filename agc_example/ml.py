@@ -18,7 +18,7 @@ import numpy as np
 import xgboost
 from numpy.typing import NDArray
 
-from agc_example.selection import with_p4
+from agc_example.selection import numpy_p4
 
 MAX_JETS = 6
 """Softer jets are not assigned (AGC ttbar task)."""
@@ -107,7 +107,7 @@ def features(jets: Any, electrons: Any, muons: Any) -> tuple[Features, NDArray[n
     number = ak.to_numpy(ak.num(leading, axis=1))
     counts = np.array([len(assignments(n)) for n in range(MAX_JETS + 1)], dtype=np.int64)[number]
     flat = ak.flatten(leading)
-    p4, columns = with_p4(flat.pt, flat), {name: ak.to_numpy(flat[name]) for name in ak.fields(flat)}
+    p4, columns = numpy_p4(flat), {name: ak.to_numpy(flat[name]) for name in ak.fields(flat)}
     found = np.empty((int(counts.sum()), len(FEATURES)), dtype=columns["pt"].dtype)
     first_row, first_jet = np.cumsum(counts) - counts, np.cumsum(number) - number
     for n in np.unique(number[counts > 0]):
@@ -127,19 +127,19 @@ def _of_events(places: Places, p4: Any, columns: Mapping[str, Any], lepton: Any)
     """
     w1, w2, had, lep = assignments(places.shape[1]).T
     pairs, pair_of, b_jet, triple_of = _shared(places.shape[1])
-    jet = [ak.to_numpy(part)[places] for part in (p4.x, p4.y, p4.z, p4.t)]
+    jet = [part[places] for part in (p4.x, p4.y, p4.z, p4.t)]
     w = [part[:, pairs[:, 0]] + part[:, pairs[:, 1]] for part in jet]
     top = [of_w[:, pair_of] + part[:, b_jet] for of_w, part in zip(w, jet, strict=True)]
     with_lepton = lepton[np.repeat(np.arange(len(places)), places.shape[1])] + p4[places.ravel()]
     eta, phi = columns["eta"][places], columns["phi"][places]
     angle = _distance(eta[:, :, None] - eta[:, None], phi[:, :, None] - phi[:, None])
-    to_lepton = _distance(ak.to_numpy(lepton.eta)[:, None] - eta, ak.to_numpy(lepton.phi)[:, None] - phi)
+    to_lepton = _distance(lepton.eta[:, None] - eta, lepton.phi[:, None] - phi)
     return [
         to_lepton[:, lep],
         angle[:, w1, w2],
         angle[:, w1, had],
         angle[:, w2, had],
-        ak.to_numpy(with_lepton.mass).reshape(places.shape)[:, lep],
+        with_lepton.mass.reshape(places.shape)[:, lep],
         _mass(*w)[:, pair_of[triple_of]],
         _mass(*top)[:, triple_of],
         np.sqrt(top[0] ** 2 + top[1] ** 2)[:, triple_of],
@@ -208,8 +208,7 @@ def _one_lepton(electrons: Any, muons: Any) -> Any:
     number = ak.num(electrons, axis=1) + ak.num(muons, axis=1)
     if not ak.all(number == 1):
         raise ValueError("an event has no lepton or several; select events with exactly one before")
-    lepton = ak.flatten(ak.concatenate([electrons, muons], axis=1))
-    return with_p4(lepton.pt, lepton)
+    return numpy_p4(ak.flatten(ak.concatenate([electrons, muons], axis=1)))
 
 
 def _mass(x: Any, y: Any, z: Any, t: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
-from agc_example.selection import B_TAG_THRESHOLD
+from agc_example.selection import B_TAG_THRESHOLD, as_numpy, numpy_p4
 
 
 def sum_of_jet_pt(jets: Any) -> Any:
@@ -26,28 +26,28 @@ def trijet_mass(jets: Any) -> Any:
 
     Among all combinations of three jets with at least one b jet it is the one with the largest transverse momentum.
     """
+    number, each = ak.num(jets), ak.flatten(jets)
     # Worked out of each jet once, not in each of its combinations.
-    parts = {name: getattr(jets, name) for name in ("px", "py", "pz", "energy", "btag")}
-    three = ak.combinations(ak.zip(parts), 3)
-    has_b, px, py, pz, energy = _sums(*ak.unzip(ak.flatten(three)))
+    p4 = numpy_p4(each)
+    parts = [getattr(p4, name) for name in ("px", "py", "pz", "energy")]
+    btag = as_numpy(each["btag"])
+    three = ak.combinations(ak.unflatten(ak.local_index(each, axis=0), number), 3)
+    places = [as_numpy(of_jet) for of_jet in ak.unzip(ak.flatten(three))]
+    has_b = _of_three(np.maximum, btag, places) > B_TAG_THRESHOLD
+    with_b = [of_jet[has_b] for of_jet in places]
+    px, py, pz, energy = (_of_three(np.add, part, with_b) for part in parts)
     per_event = ak.sum(ak.unflatten(has_b, ak.num(three)), axis=1)
     best = ak.argmax(ak.unflatten(np.sqrt(px**2 + py**2), per_event), axis=1, keepdims=True)
     mass2 = ak.unflatten(energy**2 - px**2 - py**2 - pz**2, per_event)[best]
     # An event without a combination would be None: dropped, its weight has no partner and filling fails.
-    return np.sqrt(np.maximum(ak.values_astype(ak.drop_none(ak.flatten(mass2)), np.float64), 0.0))
+    found = as_numpy(ak.values_astype(ak.drop_none(ak.flatten(mass2)), np.float64))
+    return np.sqrt(np.maximum(found, 0.0))
 
 
-def _sums(a: Any, b: Any, c: Any) -> tuple[Any, ...]:
-    """Return which combinations have a b jet, shape (combinations,), and the summed momenta of those that have."""
-    btag = np.maximum(_flat(a.btag), np.maximum(_flat(b.btag), _flat(c.btag)))
-    has_b = btag > B_TAG_THRESHOLD
-    sums = (_flat(a[name]) + _flat(b[name]) + _flat(c[name]) for name in ("px", "py", "pz", "energy"))
-    return has_b, *(total[has_b] for total in sums)
-
-
-def _flat(array: Any) -> Any:
-    """Return a flat array as numpy's, which is far quicker; one of a typetracer, which has no data, as it is."""
-    return np.asarray(array) if isinstance(array, ak.Array) and ak.backend(array) == "cpu" else array
+def _of_three(combined: Any, values: Any, places: list[Any]) -> Any:
+    """Return what a function of two makes of the values of the three jets of each combination."""
+    first, second, third = (values[of_jet] for of_jet in places)
+    return combined(combined(first, second), third)
 
 
 OBSERVABLES = {"4j1b": sum_of_jet_pt, "4j2b": trijet_mass}

@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import awkward as ak
-from coffea.nanoevents.methods import vector
+import numpy as np
+import vector
+from coffea.nanoevents.methods import vector as coffea_vector
 
 PT_MIN = 30.0
 """Smallest transverse momentum of leptons and jets, GeV."""
@@ -21,7 +23,18 @@ _TIGHT_LEPTON_VETO = 4
 def with_p4(pt: Any, collection: Any, **more: Any) -> Any:
     """Return the four-momenta of a collection with the given pt, and further fields."""
     fields = {"pt": pt, "eta": collection.eta, "phi": collection.phi, "mass": collection.mass, **more}
-    return ak.zip(fields, with_name="PtEtaPhiMLorentzVector", behavior=vector.behavior)
+    return ak.zip(fields, with_name="PtEtaPhiMLorentzVector", behavior=coffea_vector.behavior)
+
+
+def as_numpy(array: Any) -> Any:
+    """Return a flat array as numpy's, which is far quicker; a lazy one, or one that has no data, as it is."""
+    return np.asarray(array) if isinstance(array, ak.Array) and ak.backend(array) == "cpu" else array
+
+
+def numpy_p4(flat: Any) -> Any:
+    """Return the four-momenta of a flat array in numpy's arrays, with the same numbers; without data, as they are."""
+    columns = {name: as_numpy(flat[name]) for name in ("pt", "eta", "phi", "mass")}
+    return vector.array(columns) if isinstance(columns["pt"], np.ndarray) else flat
 
 
 def field(collection: Any, *names: str) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 import awkward as ak
 import numpy as np
 
+from agc_example.selection import as_numpy
+
 PT_SCALE = 1.03
 """Jet energy scale varied up (AGC ttbar task)."""
 PT_RESOLUTION = 0.05
@@ -81,7 +83,19 @@ def weight_names(process: str) -> tuple[str, ...]:
     return (*b_tag, "scale_var") if process == "wjets" else b_tag
 
 
-def weights(corrections: Any, name: str, direction: str, jets: Any) -> Any:
+def varied_pt(name: str, jets: Any) -> Any:
+    """Return pt of the jet that a weight systematic depends on, GeV, shape (events,).
+
+    Parameters
+    ----------
+    name : str
+        ``btag_var_<i>`` (depends on jet i) or ``scale_var``.
+    """
+    place = int(name[-1]) if name.startswith("btag_var") else 0
+    return as_numpy(ak.values_astype(jets["pt"][:, place], np.float64))
+
+
+def weights(corrections: Any, name: str, direction: str, pt: Any) -> Any:
     """Return the event weights of a systematic, shape (events,).
 
     Parameters
@@ -89,10 +103,11 @@ def weights(corrections: Any, name: str, direction: str, jets: Any) -> Any:
     corrections : correctionlib.CorrectionSet
         With the correction ``event_systematics``.
     name : str
-        ``btag_var_<i>`` (depends on the pt of jet i) or ``scale_var``.
+        ``btag_var_<i>`` or ``scale_var``.
     direction : str
         ``up`` or ``down``.
+    pt : array, shape (events,)
+        What `varied_pt` returned.
     """
-    kind, jet = ("btag_var", int(name[-1])) if name.startswith("btag_var") else (name, 0)
-    pt = ak.values_astype(jets["pt"][:, jet], np.float64)
+    kind = "btag_var" if name.startswith("btag_var") else name
     return corrections["event_systematics"].evaluate(kind, direction, pt)

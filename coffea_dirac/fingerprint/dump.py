@@ -139,7 +139,7 @@ def _is_plain(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 
 
 def _fields(node: ast.AST, keep_annotations: bool) -> Iterator[tuple[str, Any]]:
-    for name in _names_of_fields(type(node), keep_annotations):
+    for name in _names_of_fields(type(node), keep_annotations):  # type: ignore[arg-type] # types have a hash
         value = getattr(node, name, _ABSENT)
         if value is not _ABSENT and (value or name != "type_params"):
             yield name, value
