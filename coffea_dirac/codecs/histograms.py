@@ -69,7 +69,7 @@ def _class_of(name: Node) -> Any:
 
 
 def _write_histogram(encoder: Encoder, value: Any) -> Node:
-    storage = value.storage_type.__name__
+    storage = _storage_of(value)
     if storage not in _STORAGES:
         raise encoder.refuse(value, f"its storage {storage} is not known to this version")
     axes = [_write_axis(encoder, value, axis) for axis in value.axes]
@@ -82,6 +82,17 @@ def _write_histogram(encoder: Encoder, value: Any) -> Node:
     buffer = encoder.buffer(cells.view(np.uint8).data if cells.nbytes else memoryview(b""))
     name = _NAMES.get(type(value)) or class_name(encoder, value, type(value))
     return ["hist:histogram", name, storage, size, view.dtype.descr, axes, attributes, buffer]
+
+
+_storage_by_core: dict[type, str] = {}
+
+
+def _storage_of(value: Any) -> str:
+    """Return the name of a histogram's storage, looked for once for each kind of core that boost-histogram has."""
+    core = type(value._hist)
+    if core not in _storage_by_core:
+        _storage_by_core[core] = value.storage_type.__name__
+    return _storage_by_core[core]
 
 
 def _read_histogram(decoder: Decoder, args: Sequence[Any]) -> Any:

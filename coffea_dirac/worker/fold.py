@@ -77,7 +77,7 @@ def merge_group(task: Task, name: str, group: Group) -> MergeReceipt:
     assert task.store is not None, "rows are merged where they can be read"
     folding = _Folding(task, task.store, name)
     try:
-        value, metrics = folding.fold(group)
+        value, metrics = folding.fold(group, is_whole=True)
     except LostRowsError as lost:
         return MergeReceipt(lost=lost.rows)
     except StoreError as error:
@@ -101,13 +101,14 @@ class _Folding:
         self._payload: codecs.Payload | None = None
         self._problem = ""
 
-    def fold(self, group: Group) -> tuple[Any, dict[str, Any]]:
+    def fold(self, group: Group, *, is_whole: bool = False) -> tuple[Any, dict[str, Any]]:
+        """Return the sum of a group and its metrics; that of the whole stays as it is written."""
         started = time.perf_counter()
         total, metrics = None, dict[str, Any]()
         for value, more in self._values(group.parts):
             total = add(total, value)
             add_metrics(metrics, more)
-        return self._kept(group, total, metrics, time.perf_counter() - started)
+        return self._kept(group, total, metrics, time.perf_counter() - started, is_whole=is_whole)
 
     def _values(self, parts: Sequence[Row | Group]) -> Iterator[tuple[Any, Any]]:
         for run in _runs(parts):
@@ -128,7 +129,9 @@ class _Folding:
                     raise LostRowsError([row]) from error
                 yield value, row.info
 
-    def _kept(self, group: Group, total: Any, metrics: dict[str, Any], seconds: float) -> tuple[Any, dict[str, Any]]:
+    def _kept(
+        self, group: Group, total: Any, metrics: dict[str, Any], seconds: float, *, is_whole: bool
+    ) -> tuple[Any, dict[str, Any]]:
         """Keep a sum and return it as it will be loaded, so that cold equals warm."""
         self._payload = None
         try:
@@ -149,7 +152,7 @@ class _Folding:
             if self._writer.size > PACK_BYTES:
                 self._flush()
         self._payload = payload
-        return codecs.decode(payload.codec, payload.data), metrics
+        return None if is_whole else codecs.decode(payload.codec, payload.data), metrics
 
     def _flush(self) -> None:
         try:
