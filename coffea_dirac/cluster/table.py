@@ -6,12 +6,12 @@ import html as escape
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from coffea_dirac.dirac.cluster_jobs import ClusterJobs
+from coffea_dirac.dirac.roster import Roster
 from coffea_dirac.dirac.worker_job import WorkerJob
 from coffea_dirac.interfaces import Json
 
 
-def table(jobs: ClusterJobs) -> list[dict[str, Json]]:
+def table(roster: Roster) -> list[dict[str, Json]]:
     """Return a row for each worker that is up or on its way, and one for each place that is banned."""
     rows: list[dict[str, Json]] = [
         {
@@ -22,10 +22,10 @@ def table(jobs: ClusterJobs) -> list[dict[str, Json]]:
             "since": worker.facts.since,
             "told": worker.facts.told,
         }
-        for worker in jobs.worker_jobs
+        for worker in roster.worker_jobs
     ]
-    for key, reason in jobs.losses.banned.items():
-        site = "+".join(jobs.places[key].sites)
+    for key, reason in roster.losses.banned.items():
+        site = "+".join(roster.places[key].sites)
         rows.append({"worker": "", "site": site, "job": "", "state": "banned", "since": "", "told": reason})
     return rows
 
@@ -36,32 +36,34 @@ def _state(worker: WorkerJob) -> str:
     return "starting" if worker.facts.status == "running" else "waiting"
 
 
-def groups_without_workers(jobs: ClusterJobs) -> list[str]:
+def groups_without_workers(roster: Roster) -> list[str]:
     """Return the names of groups whose workers are on their way, and none is there.
 
     Examples
     --------
-    >>> groups_without_workers(ClusterJobs(1))
+    >>> from coffea_dirac.dirac.cluster_jobs import ClusterJobs
+    >>> groups_without_workers(ClusterJobs(1).roster)
     []
     """
     joined: dict[str, bool] = {}
-    for worker in jobs.worker_jobs:
+    for worker in roster.worker_jobs:
         name = worker.place.group.name
         joined[name] = joined.get(name, False) or worker.joined
     return [name for name, has_one in joined.items() if not has_one]
 
 
-def waiting_for(jobs: ClusterJobs) -> str:
+def waiting_for(roster: Roster) -> str:
     """Return a sentence for each place where jobs have not become workers, with what the service says of them.
 
     Examples
     --------
-    >>> waiting_for(ClusterJobs(1))
+    >>> from coffea_dirac.dirac.cluster_jobs import ClusterJobs
+    >>> waiting_for(ClusterJobs(1).roster)
     ''
     """
     found: Counter[tuple[str, str, str]] = Counter()
     since: dict[tuple[str, str, str], str] = {}
-    for worker in jobs.worker_jobs:
+    for worker in roster.worker_jobs:
         if not worker.joined and worker.site:
             key = (_state(worker), worker.site, worker.facts.told)
             found[key] += 1

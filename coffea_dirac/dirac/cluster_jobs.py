@@ -12,16 +12,16 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget, ExhaustedError, Losses, tail
-from coffea_dirac.dirac.places import Place, WorkerGroup, spread
+from coffea_dirac.dirac.places import WorkerGroup
 from coffea_dirac.dirac.recipe import Recipe
+from coffea_dirac.dirac.roster import Roster
 from coffea_dirac.dirac.transport import LOCAL, Transport
-from coffea_dirac.dirac.usage import Usage
 from coffea_dirac.dirac.worker_job import WorkerJob
 from coffea_dirac.errors import CoffeaDiracError, ConfigurationError, JobServiceError, JobServiceUnreachableError
 from coffea_dirac.interfaces import Job, JobService
@@ -38,7 +38,7 @@ SILENCE_S = 15.0
 
 
 class ClusterJobs:
-    """Keeps a scheduler and a number of worker jobs alive, within a budget.
+    """Keeps a scheduler and the workers that its `Roster` wants alive, within a budget.
 
     Parameters
     ----------
@@ -82,27 +82,27 @@ class ClusterJobs:
         self.local = LocalJobs()
         self.service: JobService = self.local if service is None else service
         self.failure: CoffeaDiracError | None = None
-        self.groups = tuple(groups) or (WorkerGroup(maximum=sys.maxsize),)
         self.transport = transport
         self._owns_service = owns_service
+        self._stop, self._wake = threading.Event(), threading.Event()
         self.losses = Losses(budget)
-        self.usage = Usage()
-        self.places = {place.key: place for group in self.groups for place in group.places()}
-        self._wanted = spread(workers, self.places.values()) if workers else dict.fromkeys(self.places, 0)
+        self.roster = Roster(
+            groups or [WorkerGroup(maximum=sys.maxsize)],
+            workers,
+            self.losses,
+            leave_s=0.0 if self.service is self.local else LEAVE_S,
+            changed=self._wake.set,
+        )
         self._recipe = Recipe(transport, tuple(imports), budget.start_timeout_s)
         self._budget = budget
         self._scheduler = ""
         self._contact = Path()
         self._address = ""
-        self._workers: dict[str, WorkerJob] = {}
-        self._leaving: dict[str, WorkerJob] = {}
-        self._count = 0
         self._silent_s: float | None = None
         self._next_look_s = 0.0
         self._refused: CoffeaDiracError | None = None
         self._owner = os.getpid()
         self._lock = threading.RLock()
-        self._stop, self._wake = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     # -- from outside; nothing here asks the job service, but for `start` of workers of this machine
@@ -150,45 +150,6 @@ class ClusterJobs:
             self._address = self._contact.read_text()
         return self._address
 
-    @property
-    def workers(self) -> dict[str, str]:
-        """The workers that are up or on their way: name -> job id."""
-        with self._lock:
-            return {name: worker.job_id for name, worker in self._workers.items()}
-
-    @property
-    def worker_jobs(self) -> list[WorkerJob]:
-        """What is known of each worker that is up or on its way."""
-        with self._lock:
-            return list(self._workers.values())
-
-    @property
-    def free_places(self) -> list[Place]:
-        """The places that are not banned."""
-        return [place for key, place in self.places.items() if key not in self.losses.banned]
-
-    @property
-    def wanted(self) -> dict[str, int]:
-        """How many workers there shall be, by place."""
-        with self._lock:
-            return dict(self._wanted)
-
-    def joined(self, name: str) -> None:
-        """Take note that a worker has reached the scheduler."""
-        with self._lock:
-            worker = self._workers.get(name.partition("~")[0])
-            if worker is not None:
-                worker.joined = True
-                self.losses.joined(worker.place.key)
-
-    def used(self, cpu_s: Mapping[str, float]) -> None:
-        """Take note of the processor time that workers have used, in seconds, by name."""
-        with self._lock:
-            for name, seconds in cpu_s.items():
-                worker = self._workers.get(name.partition("~")[0])
-                if worker is not None:
-                    worker.cpu_s = seconds
-
     def check(self) -> None:
         """Raise what stopped the replacing of workers, if anything did.
 
@@ -199,52 +160,6 @@ class ClusterJobs:
         """
         if self.failure is not None:
             raise self.failure
-
-    def scale(self, workers: int | Mapping[str, int]) -> None:
-        """Keep so many workers from now on, or so many at each place.
-
-        Those too many that are not up yet go at once; of the others, somebody names those to `let_go`.
-        """
-        with self._lock:
-            wanted = spread(workers, self.free_places) if isinstance(workers, int) else dict(workers)
-            self._wanted = {key: wanted.get(key, 0) for key in self.places}
-            for name, worker in reversed(list(self._workers.items())):
-                if not worker.joined and self._surplus(worker.place.key) > 0:
-                    self._leaving[name] = self._workers.pop(name)
-        self._wake.set()
-
-    @property
-    def surplus(self) -> dict[str, int]:
-        """How many workers are too many, by place."""
-        with self._lock:
-            return {key: n for key in self.places if (n := self._surplus(key)) > 0}
-
-    def _surplus(self, key: str) -> int:
-        return sum(worker.place.key == key for worker in self._workers.values()) - self._wanted.get(key, 0)
-
-    def let_go(self, names: Iterable[str]) -> None:
-        """End these workers without replacing them; those that are up have been told to leave, and get some time."""
-        now = time.monotonic()
-        with self._lock:
-            for name in [name for name in names if name in self._workers]:
-                key = self._workers[name].place.key
-                if self._surplus(key) <= 0:
-                    self._wanted[key] = max(0, self._wanted[key] - 1)
-                worker = self._leaving[name] = self._workers.pop(name)
-                worker.leaves_s = now + LEAVE_S if worker.joined and self.service is not self.local else now
-        self._wake.set()
-
-    def distrust(self, name: str, why: str) -> None:
-        """End a worker that is no good and start another one, elsewhere once its place has had too many of them."""
-        with self._lock:
-            worker = self._workers.pop(name.partition("~")[0], None)
-            if worker is None:
-                return
-            self._leaving[worker.name] = worker
-            others = [place for place in self.free_places if place.group is worker.place.group]
-            if self.losses.distrust(worker, why, is_only=others == [worker.place]):
-                self._ban(worker.place)
-        self._wake.set()
 
     def close(self) -> None:
         """End all jobs; a second call, or a call in a forked child, does nothing."""
@@ -257,11 +172,7 @@ class ClusterJobs:
         with self._lock:
             if not self._scheduler:
                 return
-            workers = [*self._workers.values(), *self._leaving.values()]
-            for worker in workers:
-                self.usage.end(worker)
-            self._workers.clear()
-            self._leaving.clear()
+            workers = self.roster.clear()
             self._scheduler = ""
         try:
             self._end(workers)
@@ -317,12 +228,8 @@ class ClusterJobs:
             self._next_look_s = now + getattr(self.service, "poll_s", CHECK_S)
         if self._refused is None and (self.transport.in_file or self._find_address()):
             self._submit_missing()
-        elif self._refused is not None and not self._has_joined():
+        elif self._refused is not None and not self.roster.has_joined:
             raise self._refused
-
-    def _has_joined(self) -> bool:
-        with self._lock:
-            return any(worker.joined for worker in self._workers.values())
 
     def _bear(self, error: JobServiceUnreachableError) -> None:
         """Go on without the job service while there are workers; they do not need it."""
@@ -330,7 +237,7 @@ class ClusterJobs:
         if self._silent_s is None:
             self._silent_s = now
             logger.warning("%s Workers that are up go on; it is asked again.", error)
-        elif now > self._silent_s + SILENCE_S and not self._has_joined():
+        elif now > self._silent_s + SILENCE_S and not self.roster.has_joined:
             self._give_up(error)
 
     def _give_up(self, error: CoffeaDiracError) -> None:
@@ -338,7 +245,7 @@ class ClusterJobs:
         if self._stop.is_set():
             return
         scheduler_lives = self.local.status([self._scheduler])[self._scheduler] == "running"
-        if scheduler_lives and self._has_joined() and not isinstance(error, ExhaustedError):
+        if scheduler_lives and self.roster.has_joined and not isinstance(error, ExhaustedError):
             if self._refused is None:
                 logger.error("No more workers are started, those that are up go on: %s", error)
             self._refused = error
@@ -354,87 +261,47 @@ class ClusterJobs:
             )
 
     def _end_leaving(self) -> None:
-        now = time.monotonic()
-        with self._lock:
-            due = {name: worker for name, worker in self._leaving.items() if worker.leaves_s <= now}
-        if due:
-            self.service.kill([worker.job_id for worker in due.values()])
-            with self._lock:
-                for name in due:
-                    self._has_left(name)
+        if due := self.roster.due():
+            self.service.kill([worker.job_id for worker in due])
+            for worker in due:
+                self.roster.has_left(worker)
 
     def _look(self) -> None:
-        with self._lock:
-            workers = dict(self._workers)
-            leaving = dict(self._leaving)
-        known = {**workers, **leaving}
-        facts = self.service.describe([worker.job_id for worker in known.values()]) if known else {}
-        for name, worker in known.items():
+        workers, leaving = self.roster.worker_jobs, self.roster.leaving
+        known = [*workers, *leaving]
+        facts = self.service.describe([worker.job_id for worker in known]) if known else {}
+        for worker in known:
             worker.learn(facts[worker.job_id])
-            has_ended = worker.facts.status in ("done", "failed", "killed")
-            if name in leaving:
-                if has_ended:
-                    with self._lock:
-                        self._has_left(name)
-            elif has_ended or worker.is_late(self._budget.start_timeout_s):
-                self._lose(name, worker, is_late=not has_ended)
+        for worker in leaving:
+            if worker.has_ended:
+                self.roster.has_left(worker)
+        for worker in workers:
+            if worker.has_ended or worker.is_late(self._budget.start_timeout_s):
+                self._lose(worker)
 
-    def _has_left(self, name: str) -> None:
-        worker = self._leaving.pop(name, None)
-        if worker is not None:
-            self.usage.end(worker)
-
-    def _lose(self, name: str, worker: WorkerJob, *, is_late: bool) -> None:
+    def _lose(self, worker: WorkerJob) -> None:
+        is_late = not worker.has_ended
         if is_late:
             self.service.kill([worker.job_id])
-        with self._lock:
-            if self._workers.pop(name, None) is None:
-                return  # it was let go meanwhile
-            self.usage.end(worker, is_lost=worker.facts.status != "done")
+        if not self.roster.lose(worker):
+            return  # it was let go meanwhile
         words = tail(self.service.logs(worker.job_id))
         if self.losses.count(worker, words, is_late=is_late):
-            self._ban(worker.place)
-
-    def _ban(self, place: Place) -> None:
-        """Move what was wanted at a place elsewhere.
-
-        Raises
-        ------
-        ExhaustedError
-            There is no other.
-        """
-        with self._lock:
-            free = [other for other in self.free_places if other.group is place.group]
-            if not free:
-                raise self.losses.exhausted(place.key)
-            total = sum(self._wanted[p.key] for p in free) + self._wanted[place.key]
-            self._wanted |= {place.key: 0, **spread(total, free)}
+            self.roster.ban(worker.place)
 
     def _submit_missing(self) -> None:
-        with self._lock:
-            jobs: dict[str, WorkerJob] = {}
-            for key, place in self.places.items():
-                for _ in range(-self._surplus(key)):
-                    name = f"{place.group.name}-{self._count}"
-                    jobs[name] = WorkerJob(place, name)
-                    self._count += 1
-        if not jobs or self._stop.is_set():
+        workers = self.roster.missing()
+        if not workers or self._stop.is_set():
             return
-        ids = self.service.submit([self._job(worker) for worker in jobs.values()])
+        ids = self.service.submit([self._job(worker) for worker in workers])
         if self._stop.is_set():  # closed meanwhile, which could not know these
             self.service.kill(ids)
             return
-        with self._lock:
-            for worker, job_id in zip(jobs.values(), ids, strict=True):
-                worker.job_id = job_id
-            self._workers |= jobs
-            for name in reversed(list(jobs)):  # fewer may be wanted by now
-                if self._surplus(jobs[name].place.key) > 0:
-                    self._leaving[name] = self._workers.pop(name)
+        self.roster.enter(workers, ids)
 
     def _job(self, worker: WorkerJob) -> Job:
         return self._recipe.job(worker, str(self._contact), self._address)
 
     def preview(self) -> list[Job]:
         """Return the job that a worker of each place would be."""
-        return [self._job(WorkerJob(place, f"{place.group.name}-0")) for place in self.places.values()]
+        return [self._job(WorkerJob(place, f"{place.group.name}-0")) for place in self.roster.places.values()]

@@ -48,6 +48,11 @@ class WorkerJob:
         if self.runs_since_s is None and facts.status == "running":
             self.runs_since_s = time.monotonic()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its job has ended, as far as the job service has said."""
+        return self.facts.status in ("done", "failed", "killed")
+
     def is_late(self, start_timeout_s: float) -> bool:
         """Whether its job runs for so long and it has not joined."""
         return (

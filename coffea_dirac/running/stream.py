@@ -97,7 +97,8 @@ class Stream:
 
     def _may_come(self, resources: Resources) -> bool:
         """Whether the cluster has a group of workers with `resources`: it starts one when it sees a task for it."""
-        groups = getattr(getattr(self._client.cluster, "jobs", None), "groups", ())
+        roster = getattr(getattr(self._client.cluster, "jobs", None), "roster", None)
+        groups = roster.groups if roster is not None else ()
         return any(is_covered(resources, group.resources) for group in groups)
 
     def _fill(self, resources: Resources) -> None:
