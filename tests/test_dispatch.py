@@ -34,6 +34,18 @@ def test_bundles_are_bounded_by_time() -> None:
     assert bundle_size(10_000, slots=1, seconds_per_item=BUNDLE_SECONDS / 3) == 3
 
 
+def test_the_last_bundles_go_to_slots_that_are_free_and_wait_behind_no_other() -> None:
+    pending = Pending([(n, "a", "") for n in range(100)], file_of=lambda item: item)
+    busy, free = Offer(2, is_free=False), Offer(2)
+    sizes = []
+    while bundle := pending.take(busy, seconds_per_item=0.05):
+        sizes.append(len(bundle))
+    left = len(pending)
+    assert 0 < left < 100 - sizes[0]
+    assert len(pending.take(free, seconds_per_item=0.05)) == min(left, 4)
+    assert len(pending.take(free, seconds_per_item=0.05)) == min(left - 4, 4)
+
+
 def test_bundles_get_smaller_towards_the_end_but_not_smaller_than_what_pays() -> None:
     assert [bundle_size(n, slots=2, seconds_per_item=1.0) for n in (80, 40, 8, 1)] == [10, 5, 1, 1]
     sizes = [bundle_size(n, slots=2, seconds_per_item=0.01) for n in (800, 240, 80, 1)]

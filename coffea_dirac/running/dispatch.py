@@ -2,7 +2,7 @@
 
 A bundle is a run of neighbouring work items of one file, and goes to a site that holds the file while that has room.
 While the cost of an item is unknown bundles hold one item; then they hold about `BUNDLE_SECONDS` of work, and less
-towards the end so that all slots finish together, but not less than `LEAST_SECONDS`.
+towards the end so that all slots finish together, but not less than `LEAST_SECONDS`; the last go to free slots only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 BUNDLE_SECONDS = 15.0
 # Each bundle costs some 50 ms of its own: so much work at least, if that is known.
 LEAST_SECONDS = 0.2
+# The last so many seconds of work for each slot wait here for whoever is free first, and not behind slow bundles.
+LAST_SECONDS = 2 * LEAST_SECONDS
 WINDOW = 2
 
 
@@ -120,7 +122,8 @@ class Pending:
         """Remove and return the next bundle for the workers of a site; nothing if what is left is not for them yet.
 
         They get what lies at their site, then what lies at no site that has workers.  What lies at another site that
-        has workers they get only when one of them has nothing else to do: those there are busy then.
+        has workers they get only when one of them has nothing else to do: those there are busy then.  So it is with the
+        last work items of all.
 
         Parameters
         ----------
@@ -138,6 +141,8 @@ class Pending:
         sites = self._choose(offer)
         if sites is None:
             return [self._singles.popleft()] if self._singles and not self._n_in_runs else []
+        if not offer.is_free and self._n_in_runs * (seconds_per_item or BUNDLE_SECONDS) < LAST_SECONDS * offer.slots:
+            return []
         run = self._runs[sites][0]
         n = min(len(run), bundle_size(self._n_in_runs, slots=offer.slots, seconds_per_item=seconds_per_item))
         n = n if at_most is None else max(1, min(n, at_most))
