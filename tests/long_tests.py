@@ -35,8 +35,8 @@ DRILLS_HEAD = """# Drills of the data lake
 
 What comes of an analysis that reads a logical file when something happens to the nearest replica, its site, Rucio or the token: before
 it starts, or after its worker has opened the file and read from it. Two real XRootD servers are the sites, of which one is near; Rucio is a real
-server. Seconds are those of the whole run, which takes about one when nothing happens; what is said is the report's note
-or the error.
+server. Work is done in the process that asks for it, or at a worker where the table says so. Seconds are those of the
+whole run, which takes about one when nothing happens, and a few more with workers; what is said is the report's note or the error.
 
 | what | when | outcome | said | s |
 |---|---|---|---|---:|"""

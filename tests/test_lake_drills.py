@@ -63,8 +63,9 @@ try:
         open(how["resolved"], "w").close()
         sys.stdin.readline()
         began = time.monotonic()
+    where = {"workers": how["workers"]} if how["workers"] else {"inline": True}
     run = processor.Runner(
-        executor=DiracExecutor(cache="cache", inline=True, status=False), schema=NanoAODSchema, savemetrics=False,
+        executor=DiracExecutor(cache="cache", status=False, **where), schema=NanoAODSchema, savemetrics=False,
         skipbadfiles=how["skip"],
     )
     out, said = run(fileset, Two(), treename="Events"), "; ".join(run.executor.report.notes)
@@ -100,7 +101,7 @@ class Lake:
             self.copy(rse).chmod(0o644)
             base = server.root if scheme == "root" else server.http
             self.pfns[rse] = f"{base}/nano.root"
-        self.how: dict[str, Any] = {"login": {}, "resolved": "", "verify": "size", "skip": False}
+        self.how: dict[str, Any] = {"login": {}, "resolved": "", "verify": "size", "skip": False, "workers": 0}
         facts = {"size_bytes": len(self.data), "adler32": f"{zlib.adler32(self.data):08x}", "replicas": self.pfns}
         self.how["catalog"] = {"mc:ttbar": {"mc:nano.root": facts}}
 
@@ -247,6 +248,47 @@ def test_the_nearest_replica_goes_bad_and_the_result_is_the_same(
     note(f"nearest replica: {drill}", when, "same result", came)
     assert came.out == pytest.approx(a_lake.truth, rel=1e-6), came.said
     assert came.seconds < most_s + 5
+
+
+AT_WORKERS = [
+    ("missing", "before"),
+    ("missing", "after the file was opened"),
+    ("truncated", "before"),
+    ("truncated", "after the file was opened"),
+    ("bit-flipped", "after the file was opened"),
+    ("site down", "after the file was opened"),
+    ("site hangs", "after the file was opened"),
+]
+
+
+@pytest.mark.parametrize(("drill", "when"), AT_WORKERS)
+def test_the_nearest_replica_of_workers_goes_bad_and_the_result_is_the_same(
+    a_lake: Lake, drill: str, when: str, note: Callable[..., None]
+) -> None:
+    happens, most_s = DRILLS[drill]
+    a_lake.how["workers"] = 2
+    if when == "before":
+        happens(a_lake)
+        came = a_lake.run()
+    else:
+        came = a_lake.run(during=lambda: happens(a_lake))
+    note(f"nearest replica: {drill}", f"{when}, at a worker", "same result", came)
+    assert came.out == pytest.approx(a_lake.truth, rel=1e-6), came.said
+    assert came.seconds < most_s + 30
+
+
+def test_all_replicas_of_workers_go_bad_and_each_is_named(a_lake: Lake, note: Callable[..., None]) -> None:
+    def happens() -> None:
+        a_lake.flip("SITE_A")
+        a_lake.copy("SITE_B").unlink()
+
+    a_lake.how["workers"] = 2
+    came = a_lake.run(during=happens)
+    note("all replicas bad", "after the file was opened, at a worker", "`NoReplicaError`", came)
+    assert came.out is None
+    assert "no replica of lfn://mc:nano.root can be read" in came.said
+    assert "SITE_A: " in came.said
+    assert "SITE_B: " in came.said
 
 
 def test_all_replicas_are_bad_and_each_is_named(a_lake: Lake, note: Callable[..., None]) -> None:
