@@ -149,6 +149,12 @@ def test_the_doctor_says_what_is_wrong(tmp_path: Path) -> None:
     assert "is a file" in json.loads(result.stdout)[-1]["problem"]
 
 
+def test_the_doctor_knows_that_a_published_cache_is_only_read() -> None:
+    result = CliRunner().invoke(app, ["doctor", "rucio://user.jdoe:ttbar-cache"])
+    assert result.exit_code == 2
+    assert "is only read: check the storage where its packs lie" in result.stderr
+
+
 @on_each
 @pytest.mark.long
 @pytest.mark.timeout(1200)

@@ -39,6 +39,8 @@ def doctor(
         if not place:
             raise ConfigurationError("what shall be checked? coffea-dirac doctor STORE, or --site NAME")
         root = open_store(place).url
+        if root.startswith("rucio://"):
+            raise ConfigurationError(f"what is published as {root} is only read: check the storage where its packs lie")
         found = []
         for number, check in enumerate(CHECKS):
             found.append(_checked(f"{root}/doctor-{secrets.token_hex(8)}-{number}", check))
