@@ -27,6 +27,7 @@ from coffea_dirac.errors import (
     JobServiceError,
     JobServiceUnreachableError,
 )
+from coffea_dirac.sandbox import files_of
 
 ANSWER_S, CONNECT_S, TRANSFER_S = 15.0, 5.0, 120.0
 
@@ -144,12 +145,18 @@ class DiracxServer:
 
     def download(self, place: str, name: str) -> bytes:
         """Return a file of a sandbox; empty if it is not in it."""
-        from diracx.api.jobs import download_sandbox
 
-        with tempfile.TemporaryDirectory(prefix="coffea-dirac-") as folder:
-            self._call_async(lambda client: download_sandbox(place, Path(folder), client=client))
-            path = Path(folder, name)
-            return path.read_bytes() if path.exists() else b""
+        def ask() -> bytes:
+            import httpx2
+
+            found = self.connect().jobs.get_sandbox_file(
+                pfn=place, read_timeout=ANSWER_S, connection_timeout=CONNECT_S, retry_total=0
+            )
+            answer = httpx2.get(found.url, timeout=TRANSFER_S)
+            answer.raise_for_status()
+            return dict(files_of(answer.content)).get(name, b"")
+
+        return bytes(self._patiently(ask))
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         deadline, pause = time.monotonic() + self._patience_s, 0.25

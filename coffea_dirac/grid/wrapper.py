@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from coffea_dirac.grid.client import Description, connect, set_status
+from coffea_dirac.sandbox import files_of
 
 SOURCE = "JobWrapper"
 GRACE_S = 5.0
+TRANSFER_S = 120.0
 TICK_S = 0.05
 PASSED_ON = ("PATH", "HOME", "LANG", "USER")
 
@@ -52,7 +54,8 @@ class Wrapper:
             return  # killed between match and start
         facts = {"HostName": socket.gethostname(), "NumberOfProcessors": self._processors}
         self._client.jobs.patch_metadata({str(self._id): facts})
-        code = self._run_payload() if self._fetch_input() else 1
+        self._fetch_input()
+        code = self._run_payload()
         uploaded = self._send_output()
         if self._killed:
             self._say("Killed", self._killed)
@@ -69,14 +72,17 @@ class Wrapper:
     def _say(self, status: str | None, minor: str, application: str = "") -> bool:
         return bool(set_status(self._client, [self._id], (status, minor, SOURCE), application=application))
 
-    def _fetch_input(self) -> bool:
-        from diracx.api.jobs import download_sandbox
+    def _fetch_input(self) -> None:
+        import httpx2
 
         self._say(None, "Downloading InputSandbox")
         for name in self._description.texts("InputSandbox"):
             if name.startswith("SB:"):
-                asyncio.run(download_sandbox(name, self.place))
-        return True
+                answer = httpx2.get(self._client.jobs.get_sandbox_file(pfn=name).url, timeout=TRANSFER_S)
+                answer.raise_for_status()
+                for file, content in files_of(answer.content):
+                    (self.place / file).parent.mkdir(parents=True, exist_ok=True)
+                    (self.place / file).write_bytes(content)
 
     def _run_payload(self) -> int:
         executable = self._description.text("Executable")
