@@ -286,9 +286,10 @@ def test_all_replicas_of_workers_go_bad_and_each_is_named(a_lake: Lake, note: Ca
     came = a_lake.run(during=happens)
     note("all replicas bad", "after the file was opened, at a worker", "`NoReplicaError`", came)
     assert came.out is None
-    assert "no replica of lfn://mc:nano.root can be read" in came.said
+    assert ": NoReplicaError: no replica of lfn://mc:nano.root can be read" in came.said
     assert "SITE_A: " in came.said
     assert "SITE_B: " in came.said
+    assert "All replicas were tried" in came.said
 
 
 def test_all_replicas_are_bad_and_each_is_named(a_lake: Lake, note: Callable[..., None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from coffea.processor.executor import WorkItem
 from scenario import write_nano
 
 from coffea_dirac.calls import ProcessingCall
-from coffea_dirac.worker.reading import Reader
+from coffea_dirac.errors import NoReplicaError
+from coffea_dirac.worker.failures import portable
+from coffea_dirac.worker.reading import Reader, ReadError
 
 pytestmark = [pytest.mark.core, pytest.mark.filterwarnings("ignore:Missing cross-reference")]
 
@@ -119,3 +122,12 @@ def test_branches_are_asked_for_their_forms_once_for_each_open_file(
         reader.close()
         reader.open(_item(path, 10, 20), {})
         assert len(asked) == 2 * once
+
+
+def test_what_a_file_could_not_be_opened_for_travels_too() -> None:
+    with pytest.raises(ReadError) as raised:
+        raise ReadError("Failed to open file") from NoReplicaError("no replica of lfn://mc:a can be read")
+    found = pickle.loads(pickle.dumps(portable(raised.value)))
+    assert (type(found), str(found)) == (ReadError, "Failed to open file")
+    assert (type(found.__cause__), str(found.__cause__)) == (NoReplicaError, "no replica of lfn://mc:a can be read")
+    assert "Traceback" in found.__notes__[0]

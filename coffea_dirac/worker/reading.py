@@ -20,6 +20,16 @@ from coffea_dirac.redact import without_secrets
 class ReadError(RuntimeError):
     """The events of a work item cannot be had; of the type that coffea raises."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions that travel lose what they came from, and that is what the submitter has to tell.
+        return _from_elsewhere, (self.args, self.__cause__), self.__dict__
+
+
+def _from_elsewhere(arguments: tuple[Any, ...], cause: BaseException | None) -> ReadError:
+    found = ReadError(*arguments)
+    found.__cause__ = cause
+    return found
+
 
 class Opened(NamedTuple):
     """The events of a work item, which columns of them have been read so far, and how many bytes for that."""
