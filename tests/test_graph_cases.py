@@ -238,6 +238,15 @@ def test_the_example_of_five_functions_in_every_form(tmp_path, way, value):
 # --------------------------------------------------------------------------------------------- what is read and written
 
 
+def test_a_set_of_results_is_the_same_in_whatever_order_dask_makes_it(tmp_path):
+    # The keys of its members are random: dask lists them in the order of their hashes.
+    for n in range(5):
+        with StageCache(tmp_path) as cache:
+            value = dask.delayed(sorted)({dask.delayed(abs)(-n) for n in range(6)})
+            assert value.compute(scheduler="sync") == [0, 1, 2, 3, 4, 5]
+        assert cache.report.counts["loaded"] == (n > 0)
+
+
 def test_an_overwritten_file_that_an_argument_names_is_a_miss(tmp_path):
     path = tmp_path / "data.csv"
     found = []

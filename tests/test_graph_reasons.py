@@ -203,6 +203,21 @@ def test_marked_nodes_name_the_cause_too(tmp_path):
     assert reasons == ["new code: helper, line 6: `30` became `25`"] and report.counts["computed"] == 3
 
 
+def test_tasks_that_dask_has_fused_are_called_by_what_comes_out_of_them(tmp_path):
+    dd = pytest.importorskip("dask.dataframe")
+    pd = pytest.importorskip("pandas")
+
+    def kept(by):
+        frame = dd.from_pandas(pd.DataFrame({"x": range(9)}), npartitions=3)
+        with StageCache(tmp_path) as cache:
+            ((frame.x + 1) * by).compute(scheduler="sync")
+        assert {outcome.stage for outcome in cache.report.outcomes} <= {"mul", "_concat"}
+        return [text for text, _ in cache.report.reasons]
+
+    assert kept(2) == ["first run"]
+    assert kept(3) == ["new argument: mul: `2` became `3`"]
+
+
 # ----------------------------------------------------------------------------------------------------------- how long
 
 

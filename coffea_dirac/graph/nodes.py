@@ -66,7 +66,7 @@ class Inner(NamedTuple):
 def structure(node: Any) -> Ref | Data | Call | Container | Inner:
     """Return what a node is, in terms that do not depend on dask's version."""
     if type(node) is Task and node.func is not _execute_subgraph:  # nearly all are
-        return Call(node.func, node.args, node.kwargs)
+        return _set_of(node) if node.func is set else Call(node.func, node.args, node.kwargs)
     if isinstance(node, TaskRef):
         return Ref(node.key)
     if isinstance(node, Alias):
@@ -82,6 +82,15 @@ def structure(node: Any) -> Ref | Data | Call | Container | Inner:
             return Inner(inner, out, bound)
         return Call(node.func, tuple(node.args), node.kwargs)
     return Data(node)
+
+
+def _set_of(node: Any) -> Call | Container:
+    """Return a call of ``set``; of a list of results, which dask makes in the order of their hashes, as a container."""
+    listed = node.args[0] if len(node.args) == 1 else None
+    # dask 2025 spells such a list as a call, dask 2026 as a container.
+    if isinstance(listed, Task) and getattr(listed.func, "__name__", "") in ("_identity_cast", "to_container"):
+        return Container("Set", tuple(listed.args))
+    return Call(node.func, node.args, node.kwargs)
 
 
 def _bare(node: Any) -> Any:
@@ -142,12 +151,17 @@ _CALLERS = {"pipe": -1, "apply": 0, "map_chunk": 0}
 
 def tells_by_itself(node: Any) -> bool:
     """Whether the function that is called follows from `func` of a node, whatever its arguments."""
-    return isinstance(node, Task) and getattr(node.func, "__name__", "") not in _CALLERS
+    return isinstance(node, Task) and getattr(node.func, "__name__", "") not in (*_CALLERS, _execute_subgraph.__name__)
 
 
 def innermost(node: Any) -> Any:
     """Return the function that a call calls, without the wrappers of collections."""
     func, args = getattr(node, "func", node), getattr(node, "args", ())
+    while func is _execute_subgraph and args:
+        # Fused tasks are called by what comes out of them.
+        graph, out = _bare(args[0]), _bare(args[1])
+        node = as_node(out, graph[out], graph)
+        func, args = getattr(node, "func", node), getattr(node, "args", ())
     place = _CALLERS.get(getattr(func, "__name__", ""))
     if place is not None and args and callable(_bare(args[place])):
         func = _bare(args[place])
