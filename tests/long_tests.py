@@ -24,8 +24,9 @@ HEAD = """# Long tests
 <!-- Written by `make test-long`; do not edit. -->
 
 `make test-long` runs what takes too long for each change: the model of the executor at length, sessions that share a
-cache and are killed, large results, coffea's own tests, the ttbar analysis edited and against its original. What came
-of each test when it was run last; seconds are those of a machine that had other work too.
+cache and are killed, a grid in a box whose parts are killed, large results, coffea's own tests, the ttbar analysis edited
+and against its original. What came of each test when it was run last; seconds are those of a machine that had other work
+too.
 """
 
 DRILLS = PAGE.with_name("lake-drills.md")
