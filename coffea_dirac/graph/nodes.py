@@ -268,9 +268,11 @@ def wrapped(key: Key, node: Any, wrap: Wrap, inside: Wrap) -> Any:
     Functions of calls among its arguments become ``inside(...)`` of the same: they too get what was read.
     """
     if isinstance(node, Task) and not inspect.iscoroutinefunction(node.func):
-        args = [_wrapped_inside(a, inside) for a in node.args]
-        kwargs = {name: _wrapped_inside(a, inside) for name, a in node.kwargs.items()}
-        nested = tuple(n for n, a in (*enumerate(args), *kwargs.items()) if isinstance(a, NestedContainer))
+        args, kwargs, nested = node.args, node.kwargs, ()
+        if any(isinstance(a, Task) for a in (*args, *kwargs.values())):  # few have calls or lists in them
+            args = [_wrapped_inside(a, inside) for a in args]
+            kwargs = {name: _wrapped_inside(a, inside) for name, a in kwargs.items()}
+            nested = tuple(n for n, a in (*enumerate(args), *kwargs.items()) if isinstance(a, NestedContainer))
         if type(node) is not Task and key == node.key:
             return _with_function(node, wrap(node.func, nested))
         return Task(key, wrap(node.func, nested), *args, **kwargs)

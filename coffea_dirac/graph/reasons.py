@@ -39,9 +39,16 @@ class Functions:
     def __init__(self, prints: Prints) -> None:
         self._view, self._values = prints.view, prints.values
         self._known: dict[int, Function] = {}
+        self._of_keys: dict[Key, Function] = {}
 
     def __call__(self, key: Key) -> Function:
         """Return the function of a key, without the wrappers of collections."""
+        found = self._of_keys.get(key)
+        if found is None:
+            found = self._of_keys[key] = self._function(key)
+        return found
+
+    def _function(self, key: Key) -> Function:
         layer = self._view.layer(key)
         node = self._view.node(key) if layer is None else layer.task
         func = node.func if nodes.tells_by_itself(node) else nodes.innermost(node)
