@@ -145,6 +145,24 @@ def test_a_further_file_computes_its_partitions_only(tmp_path, files):
     assert report.counts["loaded"] == 2 and report.counts["computed"] == 2
 
 
+def test_a_changed_cut_or_axis_is_named_and_a_further_file_is_new_input(tmp_path, files):
+    def value(files, cut=30, bins=10):
+        pt = events(files).pt
+        return hda.Hist.new.Reg(bins, 0, 100).Double().fill(dak.flatten(pt[pt > cut]))
+
+    def reasons(*arguments, **options):
+        return {text for text, _ in done(tmp_path / "cache", lambda: [value(*arguments, **options)])[1].reasons}
+
+    assert reasons(files[:2]) == {"first run"}
+    assert reasons(files) == {"new input"}
+    assert reasons(files, cut=25) == {"new argument: greater: `30` became `25`"}
+    (bins,) = reasons(files, cut=25, bins=20)
+    assert (
+        bins.startswith("new argument: _blocked_multi_dak: `Regular(10, 0, 100")
+        and "became `Regular(20, 0, 100" in bins
+    )
+
+
 def test_tree_reductions_reuse_their_branches(tmp_path):
     many = [write(tmp_path / f"f{n}.root", 5 + n) for n in range(17)]
     total = lambda files: [dak.sum(events(files).met)]  # noqa: E731
