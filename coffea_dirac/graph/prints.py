@@ -104,7 +104,7 @@ class Prints:
     def _single(self, key: Key, node: Any) -> str | None:
         found = nodes.structure(node)
         if isinstance(found, nodes.Ref):
-            return self._outside(key) if found.key == key else self._digests.get(found.key)
+            return self._outside(key) if found.key == key else self._found(found.key)
         self.values.met.clear()
         digest = self._digested(key, lambda: self.values.node(node, self._refer))
         if self.values.met:
@@ -123,12 +123,15 @@ class Prints:
         return None
 
     def _refer(self, key: Key) -> str:
-        if key not in self._digests:
-            raise FingerprintError(str(key), "it needs itself")
-        digest = self._digests[key]
-        if digest is None:
+        if (digest := self._found(key)) is None:
             raise Unknown
         return digest
+
+    def _found(self, key: Key) -> str | None:
+        if key not in self._digests:
+            # What dask says of it names keys: it shall have the graph as it is.
+            raise ValueError(f"{key!r} needs itself")
+        return self._digests[key]
 
     # ---------------------------------------------------------------- layers of partitions
 
