@@ -50,6 +50,7 @@ def main() -> None:
     try:
         found, out = on_grid(by_name(fileset, grid), grid, folder / "cache-grid")
         found["replicas_read"] = replicas_read(str(folder / "cache-grid"))
+        found["replicas_by_site"] = by_site(found["replicas_read"])
         found["without_server"] = without_server(grid, folder / "box")
     finally:
         left = box.down(folder / "box")
@@ -71,16 +72,22 @@ def by_name(fileset: dict[str, Any], grid: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def replicas_read(cache: str) -> dict[str, dict[str, int]]:
-    """Return how many work items of a cache have read each storage, by the site where they were processed."""
+def replicas_read(cache: str) -> list[dict[str, Any]]:
+    """Return of each work item in a cache where it was processed, and which storages it was read from."""
     from coffea_dirac import open_store, packs
 
     index = packs.Index(open_store(cache))
     index.refresh()
+    told = ("dataset", "file", "start", "stop", "site", "rses")
+    found = [{name: row.info.get(name, "") for name in told} for row in index if row.info.get("rses")]
+    return sorted(found, key=lambda item: (item["file"], item["start"]))
+
+
+def by_site(replicas: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Return how many work items have read each storage, by the site where they were processed."""
     found: dict[str, Counter[str]] = {}
-    for row in index:
-        for rse in row.info.get("rses", ()):
-            found.setdefault(str(row.info.get("site", "")), Counter())[str(rse)] += 1
+    for item in replicas:
+        found.setdefault(item["site"], Counter()).update(item["rses"])
     return {site: dict(sorted(counts.items())) for site, counts in sorted(found.items())}
 
 

@@ -250,7 +250,11 @@ def test_demo_on_the_grid_equals_the_local_run(tmp_path: Path) -> None:
     if not lake.why_not():
         # Each work item was read where it was processed.
         near = {site: {lake.rse_of(site): number} for site, number in found["work_items_by_site"].items()}
-        assert found["replicas_read"] == near
+        assert found["replicas_by_site"] == near
+        assert [item["rses"] for item in found["replicas_read"]] == [
+            [lake.rse_of(item["site"])] for item in found["replicas_read"]
+        ]
+        assert len({(item["file"], item["start"]) for item in found["replicas_read"]}) == 36
     assert found["processes_left"] == []
     assert (
         "equal to the bit" in done.stdout.strip().splitlines()[-1]
