@@ -29,6 +29,7 @@ collect_ignore = [name for name, package in _PACKAGES.items() if find_spec(packa
 _DOCTESTS = {
     "catalogs/rucio.py": "rucio",
     "grid/certificates.py": "cryptography",
+    "grid/supervise_lake.py": "cryptography",
     "stores/s3.py": "s3fs",
     "stores/xrootd.py": "XRootD",
 }
