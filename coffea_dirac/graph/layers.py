@@ -280,9 +280,15 @@ def tables(graph: Mapping[Key, Any], seen: View) -> list[Table]:
 
 
 def assembled(parts: Iterable[Table]) -> HighLevelGraph:
-    """Return a graph of finished layers, each with its annotations."""
-    full = [table for table in parts if table.tasks]
-    found = {f"{MARK}{i}-{t.name}": MaterializedLayer(t.tasks, annotations=t.annotations) for i, t in enumerate(full)}
+    """Return a graph of finished layers, those with annotations by themselves."""
+    # A graph of delayed calls has a layer for each: what has no annotations is one layer from here on.
+    plain: dict[Key, Any] = {}
+    found = {f"{MARK}tasks": MaterializedLayer(plain)}
+    for i, table in enumerate(parts):
+        if table.annotations:
+            found[f"{MARK}{i}-{table.name}"] = MaterializedLayer(table.tasks, annotations=table.annotations)
+        else:
+            plain.update(table.tasks)
     return HighLevelGraph(found, {name: set() for name in found})
 
 
