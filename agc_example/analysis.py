@@ -50,10 +50,13 @@ def histogram(axis: Axis, process: str, entries: Mapping[str, tuple[Any, Any]]) 
         .StrCat(list(entries), name="variation", growth=True)
         .Weight()
     )
-    # All at once: each call costs more than a thousand events.
-    names = np.repeat(list(entries), [len(values) for values, _ in entries.values()])
+    # All at once, since each call costs more than a thousand events; and by number, since names are slow to look up.
     values, weights = (np.concatenate([pair[i] for pair in entries.values()]) for i in (0, 1))
-    return found.fill(observable=values, process=process, variation=names, weight=weights)
+    number = np.repeat(np.arange(len(entries)), [len(of_events) for of_events, _ in entries.values()])
+    by_number = hist.axis.Integer(0, len(entries), flow=False)
+    counted = hist.Hist(found.axes["observable"], by_number, storage=hist.storage.Weight())
+    found.view(flow=True)[:, 0] = counted.fill(values, number, weight=weights).view(flow=True)
+    return found
 
 
 @stage
