@@ -28,12 +28,13 @@ RESENT_AT_MOST = 10
 
 @dataclass(frozen=True, eq=False)
 class _Flight:
-    """A call at the workers of a site; `bound` are those that it may go to, if not to any."""
+    """A call at the workers of a site; `bound` are those that it may go to; if that is any, it was meant for one."""
 
     call: Call
     future: Any
     site: str
     bound: Set[str]
+    meant_for: str
 
 
 class Stream:
@@ -55,6 +56,7 @@ class Stream:
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._flights: dict[Any, _Flight] = {}
         self._n_at: Counter[tuple[str, Resources]] = Counter()
+        self._n_meant_for: Counter[str] = Counter()
         self._name = f"{PREFIX}{uuid.uuid4().hex[:12]}"
         self._n = 0
         self._last_fitting: dict[Resources, float] = {}
@@ -132,6 +134,8 @@ class Stream:
             bound = self._elsewhere(twins, bound)
             if not bound:
                 return False
+        meant_for = "" if bound or call.resources else self._least_busy()
+        workers = sorted(bound) if bound else [meant_for] if meant_for else None
         self._n += 1
         # Earlier work first: the merge can then begin at the front.
         future = self._client.submit(
@@ -143,12 +147,22 @@ class Stream:
             pure=False,
             priority=-self._n,
             resources=dict(call.resources) or None,
-            workers=sorted(bound) if bound else None,
+            workers=workers,
+            allow_other_workers=bool(meant_for),
         )
-        self._flights[future] = _Flight(call, future, site, bound)
+        self._flights[future] = _Flight(call, future, site, bound, meant_for)
         self._n_at[site, call.resources] += 1
+        self._n_meant_for[meant_for] += 1
         future.add_done_callback(self._done.put)
         return True
+
+    def _least_busy(self) -> str:
+        """Return the worker with the fewest calls for each of its threads.
+
+        dask would choose the one that has the shared argument already, however busy, until another steals from it.
+        """
+        workers = {address: worker["nthreads"] for address, worker in self._rooms.trusted.items() if worker["nthreads"]}
+        return min(workers, key=lambda address: self._n_meant_for[address] / workers[address], default="")
 
     def _elsewhere(self, twins: Sequence[_Flight], bound: Set[str]) -> Set[str]:
         """Return the workers that have none of some calls."""
@@ -159,6 +173,7 @@ class Stream:
     def _land(self, future: Any) -> _Flight:
         flight = self._flights.pop(future)
         self._n_at[flight.site, flight.call.resources] -= 1
+        self._n_meant_for[flight.meant_for] -= 1
         return flight
 
     def _wait_for_fitting(self, lacking: Sequence[Resources]) -> None:
