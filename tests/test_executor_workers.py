@@ -97,6 +97,15 @@ def test_workers_return_what_inline_returns_and_a_second_process_loads_it(scenar
     assert (warm.hits, warm.out) == (ITEMS, cold.out)
 
 
+def test_all_workers_get_work_also_where_none_steals_from_another(scenario: Scenario) -> None:
+    # The first argument of every call lies at one of them, and dask itself would send all to that one.
+    no_stealing = "import dask; dask.config.set({'distributed.scheduler.work-stealing': False})\n        "
+    result = scenario.run(make=no_stealing + CLIENT, **CHUNKS)
+    assert (result.error, result.misses) == (None, ITEMS)
+    pids = [line.split()[1] for line in (scenario.folder / "ran.txt").read_text().splitlines()]
+    assert len(set(pids)) == 2
+
+
 @pytest.mark.parametrize("make", [WORKERS, CLIENT], ids=["default", "client"])
 def test_an_edit_between_two_runs_of_one_session_is_seen_by_workers_that_live_on(scenario: Scenario, make: str) -> None:
     twice = (
