@@ -21,6 +21,7 @@ if __name__ == "__main__":  # last in the path, so that it shadows nothing of th
     sys.path.append(str(Path(__file__).parent.parent.parent))
 
 from coffea_dirac.grid.client import connect
+from coffea_dirac.grid.ending import has_ended
 from coffea_dirac.grid.matcher import Matcher
 from coffea_dirac.grid.server import ADMIN_GROUP, PILOT_GROUP, USER_GROUP, VO, Server
 from coffea_dirac.grid.site import Pilot, SiteOptions
@@ -74,13 +75,8 @@ class Supervisor:
             raise SystemExit(0)
 
     def _is_over(self) -> bool:
-        end_with = self._options.get("end_with")
-        if end_with:
-            try:
-                os.kill(end_with, 0)
-            except ProcessLookupError:
-                return True
-        return any(number in (signal.SIGTERM, signal.SIGINT) for number in self._asked)
+        is_told = any(number in (signal.SIGTERM, signal.SIGINT) for number in self._asked)
+        return is_told or has_ended(self._options.get("end_with"))
 
     def _step(self) -> bool:
         assert self._matcher is not None

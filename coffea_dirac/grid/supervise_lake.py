@@ -23,6 +23,7 @@ if __name__ == "__main__":  # last in the path, so that it shadows nothing
     sys.path.append(str(Path(__file__).parent.parent.parent))
 
 from coffea_dirac.grid.certificates import DAYS, make_pki
+from coffea_dirac.grid.ending import has_ended
 from coffea_dirac.grid.lake import TOKENS_RSE
 from coffea_dirac.grid.rucio_server import PASSWORD, RucioServer
 from coffea_dirac.grid.storage import XRootDServer
@@ -65,7 +66,7 @@ class Supervisor:
             self._rucio.start()
             self._fill()
             self._tell()
-            while not self._is_over():
+            while not has_ended(self._options.get("end_with")):
                 time.sleep(IDLE_S)
         finally:
             with suppress(ProcessLookupError):
@@ -78,15 +79,6 @@ class Supervisor:
         wait = "import signal\nwhile True: signal.pause()"
         command = [sys.executable, "-P", str(LIFELINE), str(self._place / "lifeline"), "-c", wait]
         return subprocess.Popen(command, stdin=subprocess.PIPE, process_group=0)
-
-    def _is_over(self) -> bool:
-        end_with = self._options.get("end_with")
-        if end_with:
-            try:
-                os.kill(end_with, 0)
-            except ProcessLookupError:
-                return True
-        return False
 
     def _fill(self) -> None:
         places = {rse: self._url_of(rse) for rse in self._storages}
