@@ -77,7 +77,7 @@ def merge_group(task: Task, name: str, group: Group) -> MergeReceipt:
     assert task.store is not None, "rows are merged where they can be read"
     folding = _Folding(task, task.store, name)
     try:
-        value, metrics = folding.fold(group, is_whole=True)
+        value, metrics = folding.fold(group)
     except LostRowsError as lost:
         return MergeReceipt(lost=lost.rows)
     except StoreError as error:
@@ -101,19 +101,23 @@ class _Folding:
         self._payload: codecs.Payload | None = None
         self._problem = ""
 
-    def fold(self, group: Group, *, is_whole: bool = False) -> tuple[Any, dict[str, Any]]:
-        """Return the sum of a group and its metrics; that of the whole stays as it is written."""
+    def fold(self, group: Group) -> tuple[Any, dict[str, Any]]:
+        """Return the sum of a group, which is kept if it can be, and its metrics."""
         started = time.perf_counter()
         total, metrics = None, dict[str, Any]()
         for value, more in self._values(group.parts):
             total = add(total, value)
             add_metrics(metrics, more)
-        return self._kept(group, total, metrics, time.perf_counter() - started, is_whole=is_whole)
+        self._keep(group, total, metrics, time.perf_counter() - started)
+        return total, metrics
 
     def _values(self, parts: Sequence[Row | Group]) -> Iterator[tuple[Any, Any]]:
         for run in _runs(parts):
             if isinstance(run, Group):
-                yield self.fold(run)
+                value, metrics = self.fold(run)
+                # As it will be loaded, so that cold equals warm.
+                kept = self._payload
+                yield (codecs.decode(kept.codec, kept.data) if kept is not None else value), metrics
                 continue
             found = packs.read(self._store, run)
             lost = [row for row in run if isinstance(found[row], CorruptRecordError)]
@@ -129,16 +133,13 @@ class _Folding:
                     raise LostRowsError([row]) from error
                 yield value, row.info
 
-    def _kept(
-        self, group: Group, total: Any, metrics: dict[str, Any], seconds: float, *, is_whole: bool
-    ) -> tuple[Any, dict[str, Any]]:
-        """Keep a sum and return it as it will be loaded, so that cold equals warm."""
+    def _keep(self, group: Group, total: Any, metrics: dict[str, Any], seconds: float) -> None:
+        """Keep a sum; what its parts could be written as, it may not be: then it travels as it is."""
         self._payload = None
         try:
             payload = codecs.encode(total)
         except CodecError:
-            # What its parts could be written as, it cannot: it travels as it is, and is not kept.
-            return total, metrics
+            return
         info = {
             "stage": self._task.stage,
             "merged": group.n_leaves,
@@ -152,7 +153,6 @@ class _Folding:
             if self._writer.size > PACK_BYTES:
                 self._flush()
         self._payload = payload
-        return None if is_whole else codecs.decode(payload.codec, payload.data), metrics
 
     def _flush(self) -> None:
         try:
