@@ -70,8 +70,9 @@ def histograms(events: Any) -> dict[str, Any]:
 
 
 def _weights(corrections: Any, names: tuple[str, ...], jets: Any) -> dict[str, Any]:
+    pt = {name: systematics.varied_pt(name, jets) for name in names}
     return {
-        f"{name}_{direction}": systematics.weights(corrections, name, direction, systematics.varied_pt(name, jets))
+        f"{name}_{direction}": systematics.weights(corrections, name, direction, pt[name])
         for name in names
         for direction in ("up", "down")
     }

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import itertools
 import json
 import os
 import re
@@ -123,8 +122,7 @@ def _origin_at(top: str, place: str) -> Origin:
 def _distribution(folder: str, top: str, changed_ns: int) -> Origin | None:
     known = _metadata_in(folder, changed_ns)
     alike = re.sub(r"[-_.]+", "_", top).lower() + "-"
-    named_alike = [place for name, place in known if name.startswith(alike)]
-    for place in itertools.chain(named_alike, (place for name, place in known if not name.startswith(alike))):
+    for _, place in sorted(known, key=lambda pair: not pair[0].startswith(alike)):
         metadata = Path(place)
         if _claims(metadata, top):
             if _is_editable(metadata):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from coffea_dirac import codecs
 from coffea_dirac.graph import nodes
-from coffea_dirac.graph.layers import View, bottom_up
+from coffea_dirac.graph.layers import Mapped, View, bottom_up
 from coffea_dirac.graph.nodes import Key
 from coffea_dirac.interfaces import Record
 from coffea_dirac.redact import is_secret_name, without_secrets
@@ -58,15 +58,19 @@ def operations(view: View, units: Iterable[Key]) -> Mapping[Key, Operation]:
     return found
 
 
+def _layer(view: View, one: Key) -> Mapped | None:
+    return view.mapped.get(one) if isinstance(one, str) else None
+
+
 def _below(view: View, one: Key) -> list[Key]:
-    layer = view.mapped.get(one) if isinstance(one, str) else None
+    layer = _layer(view, one)
     if layer is not None:
         return view.layers_below(layer.name)
     return [unit(view, k) for k in nodes.dependencies(view.node(one)) if k in view]
 
 
 def _operation(view: View, one: Key, below: Mapping[Key, Operation]) -> Operation:
-    layer = view.mapped.get(one) if isinstance(one, str) else None
+    layer = _layer(view, one)
     node = view.node(one) if layer is None else layer.task
     arguments = {} if layer is None else {a.token: a for a in layer.arguments}
     seen = _Seen()
