@@ -221,6 +221,16 @@ def test_edges_of_axes_that_have_grown_or_are_transformed_are_exact() -> None:
     assert inexact > 5
 
 
+@pytest.mark.parametrize("storage", STORAGES, ids=lambda s: type(s).__name__)
+def test_histograms_that_come_back_share_nothing(storage: Any) -> None:
+    payload = encode(hist.Hist(hist.axis.Regular(2, 0, 1, name="x", label="pt"), storage=storage))
+    one, other = decode(*payload), decode(*payload)
+    one.axes[0].label = "eta"
+    one.fill([0.3], **({"sample": [3.5]} if isinstance(storage, hist.storage.Mean | hist.storage.WeightedMean) else {}))
+    assert other.axes[0].label == "pt"
+    assert encode(other) == encode(decode(*payload)) == payload != encode(one)
+
+
 def test_unlimited_storage_is_not_changed_by_being_kept() -> None:
     h = filled(AXES["regular"](), hist.storage.Unlimited())
     before = h._hist.__getstate__()[-3:-1]

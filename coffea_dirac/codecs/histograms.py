@@ -73,15 +73,35 @@ def _write_histogram(encoder: Encoder, value: Any) -> Node:
     if storage not in _STORAGES:
         raise encoder.refuse(value, f"its storage {storage} is not known to this version")
     axes = [_write_axis(encoder, value, axis) for axis in value.axes]
-    # Looking at an Unlimited storage changes it, so that is done to a copy.
-    seen = value.copy() if storage == "Unlimited" else value
-    view = np.asarray(seen.view(flow=True))
-    cells = np.ascontiguousarray(view.T).reshape(-1)
+    size, fields = 1, _fields_of_last(storage)
+    if fields is not None:
+        cells = value._hist.__getstate__()[-1]
+    else:
+        # Looking at an Unlimited storage changes it, so that is done to a copy.
+        view = np.asarray((value.copy() if storage == "Unlimited" else value).view(flow=True))
+        cells, fields = np.ascontiguousarray(view.T).reshape(-1), view.dtype.descr
+        size = view.shape[0] if storage == "MultiCell" else 1
     attributes = pairs(encoder, value.__dict__)
-    size = view.shape[0] if storage == "MultiCell" else 1
     buffer = encoder.buffer(cells.view(np.uint8).data if cells.nbytes else memoryview(b""))
     name = _NAMES.get(type(value)) or class_name(encoder, value, type(value))
-    return ["hist:histogram", name, storage, size, view.dtype.descr, axes, attributes, buffer]
+    return ["hist:histogram", name, storage, size, fields, axes, attributes, buffer]
+
+
+@functools.cache
+def _fields_of_last(storage: str) -> list[Any] | None:
+    """Return the fields of a storage's cells if what boost-histogram pickles ends with the cells as they lie in memory.
+
+    Then cells are read and written there: making a view takes longer than all the rest, since numpy parses the names of
+    its fields each time.
+    """
+    if storage in ("Unlimited", "MultiCell"):
+        return None
+    made = bh.Histogram(bh.axis.Integer(0, 3), storage=getattr(bh.storage, storage)())
+    view = np.asarray(made.view(flow=True))
+    view.view(np.uint8)[:] = np.arange(view.nbytes)
+    last = made._hist.__getstate__()[-1]
+    is_memory = isinstance(last, np.ndarray) and last.tobytes() == view.tobytes()
+    return [list(field) for field in view.dtype.descr] if is_memory else None
 
 
 _storage_by_core: dict[type, str] = {}
@@ -96,20 +116,15 @@ def _storage_of(value: Any) -> str:
 
 
 def _read_histogram(decoder: Decoder, args: Sequence[Any]) -> Any:
-    name, storage, size, descr, axes, attributes, number = args
+    name, storage, size, fields, axes, attributes, number = args
     data = decoder.buffer(number)
     if all(_is_plain(axis) for axis in axes):
-        core = copy.deepcopy(_empty_again(json.dumps(axes), storage, size, len(data)))
+        empty = _empty_again(json.dumps(axes), storage, size, len(data))
     else:
-        core = _empty(decoder, axes, storage, size, len(data))
-    view = np.asarray(core.view(True))
-    if [list(d) for d in view.dtype.descr] != descr:
-        raise PayloadError(f"the storage {storage} has other fields in this version of boost-histogram")
-    if data:
-        view.T.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+        empty = _empty(decoder, axes, storage, size, len(data))
     kind = _class_of(name)
     found = kind.__new__(kind)
-    found.__setstate__((0, {"_hist": core}))
+    found.__setstate__((0, {"_hist": _filled(empty, storage, fields, data)}))
     # In their order, and past any property of a subclass.
     found.__dict__.clear()
     found.__dict__.update(read_pairs(decoder, attributes))
@@ -124,6 +139,27 @@ def _empty(decoder: Any, axes: Sequence[Any], storage: str, size: int, n_bytes: 
         raise PayloadError("a histogram has not the size that its axes say")
     kind = getattr(bh.storage, storage)
     return bh.Histogram(*made, storage=kind(size) if storage == "MultiCell" else kind())._hist
+
+
+def _filled(empty: Any, storage: str, fields: list[Any], data: memoryview) -> Any:
+    """Return what boost-histogram holds in a histogram like an empty one, with these cells."""
+    known = _fields_of_last(storage)
+    if known is None:
+        core = copy.deepcopy(empty)
+        view = np.asarray(core.view(True))
+        known = [list(field) for field in view.dtype.descr]
+        if data:
+            view.T.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+    else:
+        *state, cells = empty.__getstate__()
+        # Axes hold what users say of them in a dict of their own.
+        state = [dict(part) if type(part) is dict else part for part in state]
+        kind: Any = type(empty)
+        core = kind.__new__(kind)
+        core.__setstate__((*state, np.frombuffer(data, cells.dtype) if data else cells))
+    if known != fields:
+        raise PayloadError(f"the storage {storage} has other fields in this version of boost-histogram")
+    return core
 
 
 class _Scalars:
