@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import boost_histogram as bh
 import correctionlib
 import hist
 import numpy as np
@@ -22,7 +23,7 @@ from coffea import processor
 
 from agc_example import ml, systematics
 from agc_example.observables import OBSERVABLES
-from agc_example.selection import in_region, select
+from agc_example.selection import in_region, place_among, select, select_lepton
 from coffea_dirac import File, stage
 
 HERE = Path(__file__).parent
@@ -53,8 +54,8 @@ def histogram(axis: Axis, process: str, entries: Mapping[str, tuple[Any, Any]]) 
     # All at once, since each call costs more than a thousand events; and by number, since names are slow to look up.
     values, weights = (np.concatenate([pair[i] for pair in entries.values()]) for i in (0, 1))
     number = np.repeat(np.arange(len(entries)), [len(of_events) for of_events, _ in entries.values()])
-    by_number = hist.axis.Integer(0, len(entries), flow=False)
-    counted = hist.Hist(found.axes["observable"], by_number, storage=hist.storage.Weight())
+    by_number = bh.axis.Integer(0, len(entries), underflow=False, overflow=False)
+    counted = bh.Histogram(found.axes["observable"], by_number, storage=bh.storage.Weight())
     found.view(flow=True)[:, 0] = counted.fill(values, number, weight=weights).view(flow=True)
     return found
 
@@ -65,13 +66,21 @@ def count(events: Any) -> int:
     return len(events)
 
 
+@stage
+def leptons(events: Any) -> dict[str, Any]:
+    """Return whether each event has one good lepton, and these leptons: all variations of the jets share them."""
+    one, momenta = select_lepton(events)
+    return {"is_one": one, "momenta": momenta}
+
+
 @stage(keep=False)
-def objects(events: Any, jet_pt: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the selected objects, with the jets' pt as a variation makes it.
+def objects(events: Any, of_leptons: dict[str, Any], jet_pt: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return the selected objects, with the jets' pt as a variation makes it, and the place of each event's lepton.
 
     Not kept: of columns that no other stage asks for not even those of the selected events are read.
     """
-    return select(events, jet_pt(events))
+    one = of_leptons["is_one"]
+    return select(events, one, jet_pt(events), lepton=place_among(one))
 
 
 @stage
@@ -81,9 +90,10 @@ def selected(of_events: dict[str, Any]) -> dict[str, Any]:
 
 
 @stage
-def selected_for_ml(of_events: dict[str, Any]) -> dict[str, Any]:
+def selected_for_ml(of_events: dict[str, Any], of_leptons: dict[str, Any]) -> dict[str, Any]:
     """Return the selected objects of events in 4j2b: the models ask for more of them than observables do."""
-    return in_region(of_events, "4j2b")
+    found = in_region(of_events, "4j2b")
+    return {**found, "lepton": of_leptons["momenta"][found["lepton"]]}
 
 
 @stage
@@ -109,7 +119,7 @@ def event_weights(chosen: dict[str, Any], systematic: str, corrections: File) ->
 @stage
 def ml_features(chosen: dict[str, Any]) -> tuple[Any, Any, Any]:
     """Return features of all assignments, how many of them each event has, and whether it is even."""
-    features, counts = ml.features(chosen["jets"], chosen["electrons"], chosen["muons"])
+    features, counts = ml.features(chosen["jets"], chosen["lepton"])
     return features, counts, np.asarray(chosen["is_even"])
 
 
@@ -177,7 +187,8 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
     def process(self, events: Any) -> dict[str, Any]:
         """Return the histograms of one work item; ``events.metadata`` names process and variation."""
         process, variation = events.metadata["process"], events.metadata["variation"]
-        found = self._objects(events, variation)
+        of_leptons = leptons(events)
+        found = self._objects(events, of_leptons, variation)
         chosen = {name: selected(one) for name, one in found.items()}
         weights = self._weights(process, chosen) if variation == "nominal" else {}
         out: dict[str, Any] = {
@@ -185,7 +196,8 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
             "events": {f"{process}__{variation}": count(events)},
         }
         if self.use_ml:
-            best = {name: ml_best(ml_features(selected_for_ml(one)), self.models) for name, one in found.items()}
+            for_ml = {name: selected_for_ml(one, of_leptons) for name, one in found.items()}
+            best = {name: ml_best(ml_features(one), self.models) for name, one in for_ml.items()}
             out["ml_hist_dict"] = filled_features(process, ml.FEATURES, best, weights)
         return out
 
@@ -193,11 +205,11 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
         """Return the accumulator as it is."""
         return accumulator
 
-    def _objects(self, events: Any, variation: str) -> dict[str, Any]:
+    def _objects(self, events: Any, of_leptons: Any, variation: str) -> dict[str, Any]:
         """Return the selected objects by variation; samples that are a variation themselves have no further ones."""
         if variation != "nominal":
-            return {variation: objects(events, systematics.KINEMATIC["nominal"])}
-        return {name: objects(events, jet_pt) for name, jet_pt in systematics.KINEMATIC.items()}
+            return {variation: objects(events, of_leptons, systematics.KINEMATIC["nominal"])}
+        return {name: objects(events, of_leptons, jet_pt) for name, jet_pt in systematics.KINEMATIC.items()}
 
     def _weights(self, process: str, chosen: dict[str, Any]) -> dict[str, Any]:
         """Return weights by systematic: they reuse the nominal selection and inference."""

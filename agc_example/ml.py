@@ -80,15 +80,15 @@ def _shared(jets: int) -> tuple[Places, Places, Places, Places]:
     return pairs, pair_of.ravel()[first], triples[:, 2], triple_of.ravel()  # numpy 2.0 gives them a second axis
 
 
-def features(jets: Any, electrons: Any, muons: Any) -> tuple[Features, NDArray[np.int64]]:
+def features(jets: Any, leptons: Any) -> tuple[Features, NDArray[np.int64]]:
     """Return the features of all assignments of all events.
 
     Parameters
     ----------
     jets : awkward array
         Selected jets by descending pt, with pt, eta, phi, mass (GeV), ``btag`` and ``qgl``.
-    electrons, muons : awkward array
-        Selected leptons, together one in each event.
+    leptons : awkward array, shape (events,)
+        The selected lepton of each event.
 
     Returns
     -------
@@ -100,9 +100,11 @@ def features(jets: Any, electrons: Any, muons: Any) -> tuple[Features, NDArray[n
     Raises
     ------
     ValueError
-        An event has no lepton or several.
+        There are more or fewer leptons than events.
     """
-    lepton = _one_lepton(electrons, muons)
+    if len(leptons) != len(jets):
+        raise ValueError(f"{len(leptons)} leptons for {len(jets)} events; give the one lepton of each selected event")
+    lepton = numpy_p4(leptons)
     leading = jets[:, :MAX_JETS]
     number = ak.to_numpy(ak.num(leading, axis=1))
     counts = np.array([len(assignments(n)) for n in range(MAX_JETS + 1)], dtype=np.int64)[number]
@@ -202,13 +204,6 @@ def _model(content: bytes) -> Any:
     model.load_model(bytearray(content))
     model.set_param({"nthread": 1})
     return model
-
-
-def _one_lepton(electrons: Any, muons: Any) -> Any:
-    number = ak.num(electrons, axis=1) + ak.num(muons, axis=1)
-    if not ak.all(number == 1):
-        raise ValueError("an event has no lepton or several; select events with exactly one before")
-    return numpy_p4(ak.flatten(ak.concatenate([electrons, muons], axis=1)))
 
 
 def _mass(x: Any, y: Any, z: Any, t: Any) -> Any:

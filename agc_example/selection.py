@@ -12,6 +12,7 @@ import awkward as ak
 import numpy as np
 import vector
 from coffea.nanoevents.methods import vector as coffea_vector
+from numpy.typing import NDArray
 
 PT_MIN = 30.0
 """Smallest transverse momentum of leptons and jets, GeV."""
@@ -71,37 +72,73 @@ def is_good_jet(pt: Any, jets: Any) -> Any:
     return found & (jets.jetId & _TIGHT_LEPTON_VETO != 0) if "jetId" in ak.fields(jets) else found
 
 
-def select(events: Any, jet_pt: Any) -> dict[str, Any]:
-    """Return the selected objects of events with one lepton, four jets and a b jet.
+def has_one_lepton(events: Any) -> Any:
+    """Whether an event has one good lepton."""
+    return _is_one(is_good_electron(events.Electron), is_good_muon(events.Muon))
+
+
+def select_lepton(events: Any) -> tuple[Any, Any]:
+    """Return whether each event has one good lepton, and the four-momenta of these leptons, a flat array."""
+    electron, muon = is_good_electron(events.Electron), is_good_muon(events.Muon)
+    one = np.asarray(_is_one(electron, muon))
+    good = ((events.Electron, electron), (events.Muon, muon))
+    return one, ak.flatten(ak.concatenate([with_p4(some.pt, some)[of_some][one] for some, of_some in good], axis=1))
+
+
+def _is_one(electron: Any, muon: Any) -> Any:
+    return ak.sum(electron, axis=1) + ak.sum(muon, axis=1) == 1
+
+
+def select(events: Any, one_lepton: Any, jet_pt: Any, **more: Any) -> dict[str, Any]:
+    """Return the selected jets of events with one lepton, four jets and a b jet.
 
     Parameters
     ----------
     events : NanoEvents
         Events of one work item.
+    one_lepton : array of bool, shape (events,)
+        Whether an event has one good lepton; no variation of the jets changes that.
     jet_pt : awkward array
         pt of each jet, GeV, after a variation.
+    **more : array, shape (events, ...)
+        What else the selected events need.
 
     Returns
     -------
     dict
-        ``jets`` (in the order of the file, with ``btag`` and ``qgl``), ``electrons``, ``muons``, ``b_jets`` (their
-        number) and ``is_even`` (of the event number), for the selected events.
+        ``jets`` (in the order of the file, with ``btag`` and ``qgl``), ``b_jets`` (their number), ``is_even`` (of the
+        event number) and what was given besides, for the selected events.
     """
-    electron, muon = is_good_electron(events.Electron), is_good_muon(events.Muon)
     jet = is_good_jet(jet_pt, events.Jet)
     btag = field(events.Jet, "btagCSVV2", "btagDeepFlavB")
     qgl = field(events.Jet, "qgl", "btagPNetQvG")
     b_jets = ak.sum(btag[jet] > B_TAG_THRESHOLD, axis=1)
-    one_lepton = ak.sum(electron, axis=1) + ak.sum(muon, axis=1) == 1
     keep = one_lepton & (ak.sum(jet, axis=1) >= 4) & (b_jets >= 1)
     jets = with_p4(jet_pt, events.Jet, btag=btag, qgl=qgl)
     return {
         "jets": jets[jet][keep],
-        "electrons": with_p4(events.Electron.pt, events.Electron)[electron][keep],
-        "muons": with_p4(events.Muon.pt, events.Muon)[muon][keep],
         "b_jets": b_jets[keep],
         "is_even": events.event[keep] % 2 == 0,
+        **{name: values[keep] for name, values in more.items()},
     }
+
+
+def select_with_lepton(events: Any, jet_pt: Any) -> dict[str, Any]:
+    """Return the selected jets as `select` does, and the ``lepton`` of each of their events."""
+    one, leptons = select_lepton(events)
+    found = select(events, one, jet_pt, lepton=place_among(one))
+    return {**found, "lepton": leptons[found["lepton"]]}
+
+
+def place_among(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the place that each chosen event has among the chosen ones; what it says of others means nothing.
+
+    Examples
+    --------
+    >>> place_among(np.array([True, False, True]))[[0, 2]].tolist()
+    [0, 1]
+    """
+    return np.cumsum(chosen) - 1
 
 
 def in_region(selected: dict[str, Any], region: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from agc_example import ml
 from agc_example.processes import model
-from agc_example.selection import in_region, select
+from agc_example.selection import in_region, select_with_lepton
 from agc_example.simulate import simulate
 
 MODELS = Path(__file__).parent / "models"
@@ -48,7 +48,7 @@ def training_events(events: int) -> tuple[dict[str, Any], Any]:
 
 
 def _selected(columns: dict[str, Any]) -> dict[str, Any]:
-    return in_region(select(ak.zip(columns, depth_limit=1), columns["Jet"].pt), "4j2b")
+    return in_region(select_with_lepton(ak.zip(columns, depth_limit=1), columns["Jet"].pt), "4j2b")
 
 
 def truth(slots: Any, counts: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -101,7 +101,7 @@ def main(
 ) -> None:
     """Train both models and write them."""
     found, slots = training_events(events)
-    features, counts = ml.features(found["jets"], found["electrons"], found["muons"])
+    features, counts = ml.features(found["jets"], found["lepton"])
     labels = truth(slots, counts)
     is_even = ak.to_numpy(found["is_even"])
     even_rows = np.repeat(is_even, counts)

@@ -17,8 +17,8 @@ from agc_example.generate import generate
 from benchmarks.pairs import Line
 
 CALLS, TARGET_US = 20_000, 50.0
-# coffea's own chunksize: one work item for each file.
-EVENTS, CHUNKSIZE = 40_000, 100_000
+# One work item for each file, as large as coffea makes them by itself.
+EVENTS = CHUNKSIZE = 100_000
 TARGET_COLD = 0.4
 """A cold run that keeps everything takes at most so much of the AGC's own class without cache."""
 TARGETS = {

@@ -21,7 +21,7 @@ import correctionlib
 
 from agc_example import generate, make_corrections, measure, ml, train
 from agc_example.inputs import CROSS_SECTIONS, LUMINOSITY
-from agc_example.selection import in_region, select, with_p4
+from agc_example.selection import in_region, select_lepton, select_with_lepton, with_p4
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -38,7 +38,7 @@ def passing(sample, events, *, enriched=False):
     for start in range(0, events, generate.CLUSTER):
         stop = min(start + generate.CLUSTER, events)
         made = ak.zip(generate.make_events(sample, number=0, start=start, stop=stop, enriched=enriched), depth_limit=1)
-        selected = select(made, made.Jet.pt)
+        selected = select_with_lepton(made, made.Jet.pt)
         for region in found:
             found[region] += len(in_region(selected, region)["jets"])
     return found
@@ -224,6 +224,20 @@ def test_the_committed_corrections_are_what_the_script_writes(tmp_path):
     assert (tmp_path / "corrections.json").read_bytes() == make_corrections.CORRECTIONS.read_bytes()
 
 
+# ---- selection
+
+
+def test_the_lepton_of_an_event_is_its_good_electron_or_muon_and_events_with_another_number_have_none():
+    good = {"pt": 40.0, "eta": 0.5, "phi": 0.1, "mass": 0.1, "sip3d": 1.0}
+    electron, muon = {**good, "cutBased": 4}, {**good, "pt": 50.0, "tightId": True, "pfRelIso04_all": 0.1}
+    soft, loose = {**electron, "pt": 29.0}, {**muon, "pfRelIso04_all": 0.2}
+    electrons = [[electron], [soft], [electron], [soft], [soft, electron]]
+    muons = [[loose], [muon], [muon], [loose], [loose]]
+    one, leptons = select_lepton(ak.Array({"Electron": electrons, "Muon": muons}))
+    assert one.tolist() == [True, True, False, False, True]
+    assert leptons.pt.tolist() == [40.0, 50.0, 40.0]
+
+
 # ---- jet assignment
 
 
@@ -240,9 +254,8 @@ def test_features_of_one_event_are_those_worked_out_by_hand():
     jets = event_of(
         [100.0, 80.0, 60.0, 40.0], [0.0, 0.0, 1.0, 0.0], [0.0, np.pi / 2, 0.0, np.pi], None, [0.1, 0.2, 0.9, 0.8]
     )
-    lepton = event_of([50.0], [0.0], [-np.pi / 2])
-    none = lepton[:, :0]
-    found, counts = ml.features(jets, none, lepton)
+    lepton = ak.flatten(event_of([50.0], [0.0], [-np.pi / 2]))
+    found, counts = ml.features(jets, lepton)
     assert found.shape == (12, 20) and counts.tolist() == [12]
     row = found[[tuple(a) for a in ml.assignments(4).tolist()].index((1, 0, 2, 3))]
     named = dict(zip((name for name, *_ in ml.FEATURES), row.tolist(), strict=True))
@@ -269,7 +282,7 @@ def selected():
     made = ak.zip(
         generate.make_events(("ttbar", "nominal"), number=0, start=0, stop=3000, enriched=True), depth_limit=1
     )
-    return in_region(select(made, made.Jet.pt), "4j2b")
+    return in_region(select_with_lepton(made, made.Jet.pt), "4j2b")
 
 
 @pytest.fixture(scope="module")
@@ -278,17 +291,17 @@ def models():
 
 
 def test_each_event_has_the_rows_it_has_alone(selected):
-    whole, counts = ml.features(selected["jets"], selected["electrons"], selected["muons"])
+    whole, counts = ml.features(selected["jets"], selected["lepton"])
     assert set(counts.tolist()) == {12, 60, 180}
     first = np.cumsum(counts) - counts
     for i in range(0, len(counts), 7):
-        alone, count = ml.features(*(selected[name][i : i + 1] for name in ("jets", "electrons", "muons")))
+        alone, count = ml.features(*(selected[name][i : i + 1] for name in ("jets", "lepton")))
         assert count.tolist() == [counts[i]]
         assert np.array_equal(alone, whole[first[i] : first[i] + counts[i]])
 
 
 def test_features_agree_with_four_vectors_of_coffea(selected):
-    features, counts = ml.features(selected["jets"], selected["electrons"], selected["muons"])
+    features, counts = ml.features(selected["jets"], selected["lepton"])
     first = np.cumsum(counts) - counts
     for i in range(0, len(counts), 20):
         jets = ak.values_astype(selected["jets"][i], "float64")
@@ -301,7 +314,7 @@ def test_features_agree_with_four_vectors_of_coffea(selected):
 
 
 def test_the_best_assignment_is_that_of_the_model_trained_on_the_other_events(selected, models):
-    features, counts = ml.features(selected["jets"], selected["electrons"], selected["muons"])
+    features, counts = ml.features(selected["jets"], selected["lepton"])
     found = ml.best(features, counts, selected["is_even"], models)
     assert found.shape == (len(counts), 20) and found.dtype == np.float32
     stop = np.cumsum(counts)
@@ -316,22 +329,22 @@ def test_the_best_assignment_is_that_of_the_model_trained_on_the_other_events(se
 
 def test_no_events_have_no_features(selected, models):
     none = {name: selected[name][:0] for name in selected}
-    features, counts = ml.features(none["jets"], none["electrons"], none["muons"])
+    features, counts = ml.features(none["jets"], none["lepton"])
     assert features.shape == (0, 20) and counts.shape == (0,)
     assert ml.best(features, counts, none["is_even"], models).shape == (0, 20)
 
 
 def test_events_that_cannot_be_assigned_are_refused(selected, models):
-    with pytest.raises(ValueError, match="exactly one"):
-        ml.features(selected["jets"], selected["electrons"], selected["electrons"])
-    features, counts = ml.features(selected["jets"][:, :3], selected["electrons"], selected["muons"])
+    with pytest.raises(ValueError, match="leptons for"):
+        ml.features(selected["jets"], selected["lepton"][:-1])
+    features, counts = ml.features(selected["jets"][:, :3], selected["lepton"])
     with pytest.raises(ValueError, match="at least four"):
         ml.best(features, counts, selected["is_even"], models)
 
 
 def test_the_best_assignment_finds_most_true_ones(models):
     found, slots = train.training_events(20_000)
-    features, counts = ml.features(found["jets"], found["electrons"], found["muons"])
+    features, counts = ml.features(found["jets"], found["lepton"])
     labels = train.truth(slots, counts)
     best = ml.best(features, counts, found["is_even"], models)
     # By chance it would be less than 1 in 12.
