@@ -88,7 +88,10 @@ class Source:
 
     def names_of(self, code: CodeType) -> frozenset[str]:
         """Return what the code object would look up if it was compiled with its asserts."""
-        return _names(code) | self._names_of.get((code.co_qualname, code.co_firstlineno), frozenset())
+        found = _names(code)
+        if self._full is self._code:
+            return found
+        return found | self._names_of.get((code.co_qualname, code.co_firstlineno), frozenset())
 
 
 def _functions(tree: ast.Module, *, lambdas: bool) -> Iterator[Any]:

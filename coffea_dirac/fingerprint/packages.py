@@ -155,12 +155,19 @@ def _metadata_in(folder: str, _changed_ns: int) -> tuple[tuple[str, str], ...]:
 
 def _claims(metadata: Path, top: str) -> bool:
     """Return whether a distribution brings a module or package of a name: by its lists, or else by its own name."""
-    lists = _read(metadata / "top_level.txt"), _read(metadata / "RECORD")
-    # Searched as one text: the lists of large packages have ten thousand lines.
-    line = rf"^\"?{re.escape(top)}(?!\.(?:dist-info|data)[/,])(?:[/.,].*|\s*)$"
-    if any(re.search(line, text, re.MULTILINE) for text in lists):
-        return True
-    return not any(lists) and metadata.name.split("-")[0] == top
+    has_list = False
+    for name in ("top_level.txt", "RECORD"):
+        # Searched as one text: the lists of large packages have ten thousand lines.
+        if text := _read(metadata / name):
+            has_list = True
+            # What most lists say is found before an expression is compiled for all that they could say.
+            if f"\n{top}/" in text or re.search(_line_of(top), text, re.MULTILINE):
+                return True
+    return not has_list and metadata.name.split("-")[0] == top
+
+
+def _line_of(top: str) -> str:
+    return rf"^\"?{re.escape(top)}(?!\.(?:dist-info|data)[/,])(?:[/.,].*|\s*)$"
 
 
 def _is_editable(metadata: Path) -> bool:
