@@ -10,9 +10,7 @@ from typing import Any
 
 from coffea_dirac import packs
 from coffea_dirac.errors import CoffeaDiracError, StoreError, VerificationError, chain
-from coffea_dirac.fingerprint import Ingredients
 from coffea_dirac.inputs import lake
-from coffea_dirac.inputs.health import Damage
 from coffea_dirac.interfaces import Outcome
 from coffea_dirac.ledger import Found
 from coffea_dirac.redact import without_secrets
@@ -20,14 +18,14 @@ from coffea_dirac.report import Report
 from coffea_dirac.running.blame import Blame
 from coffea_dirac.running.call import Call, Lost
 from coffea_dirac.running.dispatch import NOWHERE, Offer, Pending, Triple
+from coffea_dirac.running.halves import Halves
 from coffea_dirac.running.lanes import Lanes
 from coffea_dirac.running.merging import Merging
 from coffea_dirac.running.messages import bad_worker, blocked_error, doubtful_error, processing_error, worker_error
 from coffea_dirac.running.plan import Plan, Run
+from coffea_dirac.running.telling import Telling
 from coffea_dirac.running.trust import Trust
-from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.resources import Resources
-from coffea_dirac.stages.stage import describe_stage
 from coffea_dirac.worker.shelf import Receipt, finished
 from coffea_dirac.worker.task import Task
 from coffea_dirac.worker.work import run_bundle
@@ -36,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 # Of a worker that used more than this part of its memory when it was last heard of, memory is the probable cause.
 FULL = 0.8
-SMALLEST_PART = 1 / 64
 # So many bytes of results may come back with one bundle.
 TRAVEL_BYTES = 16 << 20
 # A bundle that takes so many times what it should, and so much more, goes to another worker too.
@@ -88,7 +85,6 @@ class Computing:
         self._run, self._plan, self._merging, self._task, self._report = run, plan, merging, task, report
         self._advance = advance
         self.errors: list[CoffeaDiracError] = []
-        self.damaged: set[Damage] = set()
         self.waiting: set[int] = set()
         self.metrics: dict[str, Any] = {"bytesread": 0, "processtime": 0.0}
         self._pending = Pending()
@@ -102,9 +98,8 @@ class Computing:
         self._n_bundles = 0
         self._flying: dict[Bundle, Call] = {}
         self._counted: set[int] = set()
-        self._part_of: dict[int, int] = {}
-        self._ingredients: dict[str, Ingredients] | None = None
-        self._explainer = Explainer(run.cache) if run.cache is not None else None
+        self.halves = Halves(plan.items)
+        self.telling = Telling(run, plan, task, report)
 
     def add(self, positions: Sequence[int]) -> None:
         """Take on work items; only the first ones are put together by file."""
@@ -260,12 +255,7 @@ class Computing:
         item = self._plan.items[position]
         if receipt.needs is not None:
             self.lanes.stopped(position, receipt.needs, rows=receipt.found, seconds=receipt.seconds, why=receipt.where)
-        for outcome in self._explained(self.lanes.news(position, receipt.outcomes)):
-            self._report.add(outcome)
-        for text in receipt.notes:
-            self._report.note(text)
-        self._report.verified += receipt.verified
-        self.damaged.update(receipt.damaged)
+        self.telling.happened(receipt, self.lanes.news(position, receipt.outcomes))
         if receipt.error is not None:
             memory = any(isinstance(e, MemoryError) for e in chain(receipt.error))
             if not (memory and self._halve(position, "it ran out of memory")):
@@ -279,39 +269,17 @@ class Computing:
         self._travelled_bytes += len(receipt.payload[1]) if receipt.payload is not None else 0
         for name in self.metrics:
             self.metrics[name] += receipt.metrics.get(name, 0)
-        self._note(receipt)
+        self.telling.kept(receipt)
         if receipt.needs is not None:
             return
         self.waiting.discard(position)
         self._merging.enter(position, Found(receipt.row, receipt.payload, receipt.value, receipt.metrics))
         self._count(receipt)
 
-    def _explained(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
-        template = self._plan.template
-        if not outcomes or self._explainer is None or template is None:
-            return outcomes
-        if self._ingredients is None:
-            processor = self._task.call.processor
-            found = [describe_stage(stage, processor, versions=self._task.versions) for stage in template.stages]
-            self._ingredients = {ingredients.digest: ingredients for ingredients in found}
-        return self._explainer.explained(outcomes, self._ingredients)
-
-    def _note(self, receipt: Receipt) -> None:
-        if receipt.store_problem and self._run.cache is not None:
-            self._run.cache.give_up(receipt.store_problem)
-        if receipt.not_kept and self._run.cache is not None:
-            self._run.warn_once(f"the result of {self._task.stage} is computed and not kept: {receipt.not_kept}")
-            self._report.note(receipt.not_kept)
-        for name in receipt.written:
-            self._report.note(
-                f"{name} is written by {self._task.stage}: it is not written again when the result is loaded"
-            )
-
     def _count(self, receipt: Receipt) -> None:
         """Enter an outcome, once for each work item; one that was halved counts with its last part."""
-        position = self.whole(receipt.position)
-        is_whole = not any(self.whole(other) == position for other in self._halves_waiting())
-        if position in self._counted or not is_whole:
+        position = self.halves.whole(receipt.position)
+        if position in self._counted or self.halves.are_missing(position, waiting=self.waiting):
             return
         self._counted.add(position)
         reason = self._plan.reasons.get(position, {"reason": "not kept"})
@@ -321,15 +289,6 @@ class Computing:
         seconds = receipt.seconds + self.lanes.seconds(receipt.position)
         self._report.add(Outcome(self._task.stage, key, "computed", reason, seconds))
         self._advance(1)
-
-    def whole(self, position: int) -> int:
-        """Return the work item that a position is a part of."""
-        while position in self._part_of:
-            position = self._part_of[position]
-        return position
-
-    def _halves_waiting(self) -> list[int]:
-        return [p for p in self.waiting if p in self._part_of] if self._part_of else []
 
     def _leave_out(self, position: int, why: str) -> None:
         item = self._plan.items[position]
@@ -400,23 +359,16 @@ class Computing:
 
     def _halve(self, position: int, why: str) -> bool:
         """Put the two halves of a work item in its place, if it is not too small for that."""
-        item = self._plan.items[position]
-        whole = self._plan.items[self.whole(position)]
-        if len(item) < 2 or len(item) <= SMALLEST_PART * len(whole):
+        halves = self.halves.of(position)
+        if not halves:
             return False
-        middle = (item.entrystart + item.entrystop) // 2
-        halves = [replace(item, entrystop=middle), replace(item, entrystart=middle)]
         new = self._merging.split(position, halves)
-        self._part_of.update(dict.fromkeys(new, position))
+        self.halves.stand_for(position, new)
         self.waiting.discard(position)
         self.waiting.update(new)
         for triple in zip(new, halves, ("", ""), strict=True):
             self._pending.add(triple)
-        self._report.note(
-            f"{without_secrets(item.filename)}, entries {item.entrystart} to {item.entrystop} ({item.dataset}): {why}, "
-            "so it was processed in halves; it is not kept in this run, nor what was merged from it. A smaller "
-            "chunksize helps."
-        )
+        self._report.note(self.halves.note(position, why))
         return True
 
 

@@ -107,7 +107,7 @@ class Processing:
                 stop.partial_output, unreadable = merging.partial()  # type: ignore[attr-defined]
                 raise
             finally:
-                traces.declare(computing.damaged)
+                traces.declare(computing.telling.damaged)
                 count_events(report, plan, merging, computing.waiting | unreadable)
 
     def _work(self, computing: Computing, merging: Merging) -> None:
@@ -145,7 +145,7 @@ class Processing:
         if found is None:
             return None
         out, kept = found
-        lacking = {computing.whole(position) for position in merging.left_out}
+        lacking = {computing.halves.whole(position) for position in merging.left_out}
         merged = {"out": out, "processed": {plan.items[i] for i in range(n_items) if i not in lacking}}
         if self.call.arguments.get("savemetrics"):
             # Entries and columns are those of all work items; bytes and times are those of this run.
