@@ -9,7 +9,7 @@ from coffea_dirac import packs
 from coffea_dirac.graph.door import Door, Graphs
 from coffea_dirac.graph.doors import OPEN
 from coffea_dirac.graph.seam import close_door, open_door
-from coffea_dirac.inputs.discovery import files_named
+from coffea_dirac.inputs.paths import files_named
 from coffea_dirac.interfaces import Row, Store, Versions
 from coffea_dirac.report import Report
 from coffea_dirac.stages.calls import Graph

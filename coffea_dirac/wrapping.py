@@ -11,8 +11,9 @@ from coffea.processor import ProcessorABC
 
 from coffea_dirac.block import Cache
 from coffea_dirac.errors import ConfigurationError
-from coffea_dirac.inputs.discovery import Window, files_named
+from coffea_dirac.inputs.discovery import Window
 from coffea_dirac.inputs.lake import read_here
+from coffea_dirac.inputs.paths import files_named
 from coffea_dirac.report import Report
 from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.keeper import Keeper

@@ -15,16 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coffea_dirac.inputs.discovery import (
-    ABSENT,
-    Checker,
-    RecordingMetadata,
-    Window,
-    digest_path,
-    metadata_digest,
-    metadata_names,
-    recording,
-)
+from coffea_dirac.inputs.discovery import Checker, Window, recording
+from coffea_dirac.inputs.metadata import RecordingMetadata, metadata_digest
+from coffea_dirac.inputs.paths import ABSENT, digest_path, names_digest
 
 pytestmark = pytest.mark.core
 
@@ -195,7 +188,7 @@ def test_nothing_is_noted_outside_of_a_window(tmp_path: Path) -> None:
 
 
 def test_the_order_of_names_belongs_to_reading_all() -> None:
-    assert metadata_names(["a", "b"]) != metadata_names(["b", "a"])
+    assert names_digest(["a", "b"]) != names_digest(["b", "a"])
 
 
 def test_what_lies_below_a_directory_that_is_left_out_does_not_count(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coffea_dirac.calls import item_metadata
-from coffea_dirac.inputs.discovery import metadata_digest
+from coffea_dirac.inputs.metadata import metadata_digest
 from coffea_dirac.running.plan import metadata_of
 
 pytestmark = pytest.mark.core

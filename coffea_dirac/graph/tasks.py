@@ -21,7 +21,8 @@ from coffea_dirac import codecs
 from coffea_dirac.context import let
 from coffea_dirac.errors import CodecError, CorruptRecordError
 from coffea_dirac.graph.doors import OPEN, SHUT
-from coffea_dirac.inputs.discovery import Window, cannot_be_checked, digest_path, recording
+from coffea_dirac.inputs.discovery import Window, cannot_be_checked, recording
+from coffea_dirac.inputs.paths import digest_path
 from coffea_dirac.interfaces import Discovered, Record, Row, Store
 from coffea_dirac.packs import read
 from coffea_dirac.stages.handles import ACTIVE

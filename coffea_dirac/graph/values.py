@@ -21,9 +21,10 @@ from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients, describe
 from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.graph import nodes
-from coffea_dirac.inputs.discovery import counts, digest_path, unrecorded
+from coffea_dirac.inputs.discovery import unrecorded
 from coffea_dirac.inputs.identity import Reading
 from coffea_dirac.inputs.memo import IdentityMemo
+from coffea_dirac.inputs.paths import counts, digest_path
 from coffea_dirac.interfaces import Json, Versions
 
 Refer = Callable[[nodes.Key], str]

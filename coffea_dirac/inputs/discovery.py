@@ -7,13 +7,10 @@ checked at the next look-up (`Checker`), as a compiler cache's manifests are: sa
 
 from __future__ import annotations
 
-import hashlib
 import os
-import site
 import sys
-import sysconfig
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from pathlib import Path
@@ -21,13 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 from coffea_dirac.context import let
-from coffea_dirac.errors import FingerprintError
-from coffea_dirac.fingerprint import digest_value
-from coffea_dirac.inputs.contents import ContentMemo
+from coffea_dirac.inputs.paths import counts, digest_path
 from coffea_dirac.interfaces import Discovered, Json
 
-ABSENT = "absent"
-_SYSTEM = ("/proc/", "/dev/", "/sys/")
 # Readers of source code: what they open is the code itself (already in the fingerprint) or a message about it.
 # And the reader of tokens, which say who reads and not what.
 _CODE_READERS = frozenset(
@@ -65,145 +58,6 @@ class Window:
         return tuple(sorted([*files, *metadata, *(Discovered("written", name, "") for name in self.written)]))
 
 
-class RecordingMetadata(dict[str, Any]):
-    """The metadata of a work item, noting in its window which keys are read; iterating counts as reading all."""
-
-    def __init__(self, values: Mapping[str, Any], window: Window) -> None:
-        super().__init__(values)
-        self._window = window
-        self._replaced: set[str] = set()
-
-    @property
-    def _at_hand(self) -> Window:
-        """The window that is open here: inside a stage it is that of the stage."""
-        return _window.get() or self._window
-
-    def _note(self, key: Any) -> None:
-        window = self._at_hand
-        if isinstance(key, str) and key not in window.metadata and key not in self._replaced:
-            try:
-                window.metadata[key] = metadata_digest(self, key)
-            except FingerprintError as error:
-                window.unchecked = f"metadata[{key!r}] cannot be fingerprinted: {error}"
-
-    def _note_all(self) -> None:
-        for key in dict.keys(self):
-            self._note(key)
-        self._at_hand.metadata.setdefault("*", metadata_names(dict.keys(self)))
-
-    def __getitem__(self, key: str) -> Any:
-        self._note(key)
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self._note(key)
-        return super().get(key, default)
-
-    def __contains__(self, key: object) -> bool:
-        self._note(key)
-        return super().__contains__(key)
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._replaced.add(key)
-        super().__setitem__(key, value)
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        self._note(key)
-        return super().setdefault(key, default)
-
-    def pop(self, key: str, *default: Any) -> Any:
-        self._note(key)
-        return super().pop(key, *default)
-
-    def popitem(self) -> tuple[str, Any]:
-        self._note_all()
-        return super().popitem()
-
-    def __iter__(self) -> Iterator[str]:
-        self._note_all()
-        return super().__iter__()
-
-    def __reversed__(self) -> Iterator[str]:
-        self._note_all()
-        return super().__reversed__()
-
-    def __len__(self) -> int:
-        self._note_all()
-        return super().__len__()
-
-    def __eq__(self, other: object) -> bool:
-        self._note_all()
-        return super().__eq__(other)
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    __hash__ = None
-
-    def of_user(self, others: Collection[str]) -> dict[str, Any]:
-        """Return all but the entries named, which are not read."""
-        self._at_hand.metadata.setdefault("*", metadata_names(dict.keys(self)))
-        return {key: self[key] for key in dict.keys(self) if key not in others}
-
-    def __repr__(self) -> str:
-        return repr(self.copy())
-
-    def __or__(self, other: Any) -> Any:
-        return self.copy() | other
-
-    def __ror__(self, other: Any) -> Any:
-        return other | self.copy()
-
-    def copy(self) -> dict[str, Any]:
-        self._note_all()
-        return dict(dict.items(self))
-
-    def keys(self) -> Any:
-        self._note_all()
-        return super().keys()
-
-    def values(self) -> Any:
-        self._note_all()
-        return super().values()
-
-    def items(self) -> Any:
-        self._note_all()
-        return super().items()
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return dict, (self.copy(),)
-
-    def __copy__(self) -> dict[str, Any]:
-        return self.copy()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        import copy
-
-        return copy.deepcopy(self.copy(), memo)
-
-
-_MISSING = object()
-
-
-def metadata_digest(values: dict[str, Any], key: str) -> str:
-    """Return the digest of one metadata value, of the names of all for ``"*"``.
-
-    Raises
-    ------
-    FingerprintError
-        The value cannot be fingerprinted.
-    """
-    if key == "*":
-        return metadata_names(dict.keys(values))
-    value = dict.get(values, key, _MISSING)
-    return ABSENT if value is _MISSING else digest_value(value)
-
-
-def metadata_names(names: Iterable[str]) -> str:
-    """Return the digest of a set of metadata names in their order."""
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()
-
-
 class recording(let[Window | None]):  # noqa: N801 - read as a statement, as `let` is
     """Note in a window the files that are opened inside the ``with`` block, by this thread and by threads it starts."""
 
@@ -222,9 +76,14 @@ class recording(let[Window | None]):  # noqa: N801 - read as a statement, as `le
         super().__exit__()
 
 
+def window_at_hand() -> Window | None:
+    """Return the window that is open here: inside a stage it is that of the stage."""
+    return _window.get()
+
+
 def cannot_be_checked(why: str) -> None:
     """Say of what runs in the window at hand that its result depends on something that no later look can compare."""
-    window = _window.get()
+    window = window_at_hand()
     if window is not None:
         window.unchecked = window.unchecked or why
 
@@ -328,57 +187,6 @@ def _reads_too(args: tuple[Any, ...]) -> bool:
     if isinstance(mode, str):
         return "r+" in mode or "+b" in mode.replace("w", "").replace("r", "")
     return bool(isinstance(flags, int) and flags & os.O_RDWR and not flags & os.O_TRUNC)
-
-
-def counts(path: str, ignored: Iterable[str] = ()) -> bool:
-    """Whether opening the real path `path` tells something about the user's inputs."""
-    if path.startswith(_SYSTEM):
-        return False
-    return not any(path == p or path.startswith(p.rstrip("/") + "/") for p in (*ignored, *package_roots()))
-
-
-def package_roots() -> tuple[str, ...]:
-    """Return the directories of Python itself and of installed packages."""
-    global _package_roots
-    if not _package_roots:
-        named = [sysconfig.get_path(k) for k in ("stdlib", "platstdlib", "purelib", "platlib")]
-        named += [
-            sys.prefix,
-            sys.base_prefix,
-            site.getusersitepackages(),
-            *site.getsitepackages(),
-            str(Path(__file__).parent.parent),
-        ]
-        # A prefix of / or /usr would swallow the user's own files: only real package directories count then.
-        found = {os.path.realpath(p) for p in named if p}
-        _package_roots = tuple(sorted(p for p in found if p.count("/") > 1 or p not in ("/", "/usr")))
-    return _package_roots
-
-
-_package_roots: tuple[str, ...] = ()
-_contents = ContentMemo()
-
-
-def digest_path(path: str) -> str:
-    """Return the digest of what is at `path`: a file's content, a directory's names, or ``"absent"``."""
-    try:
-        if os.path.isdir(path):  # noqa: PTH112 - called inside the audit hook: as little Python as possible
-            return metadata_names(sorted(os.listdir(path)))  # noqa: PTH208
-        return _contents.digest(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return ABSENT
-    except OSError as error:
-        return f"unreadable: {type(error).__name__}"
-
-
-def files_named(strings: Iterable[str], inputs: Collection[str] = ()) -> dict[str, str]:
-    """Return the files that strings name, with the digest of their content; real paths in `inputs` do not count."""
-    found = {}
-    for name in sorted(strings):
-        path = os.path.realpath(name) if name and "\0" not in name else ""
-        if os.path.isfile(path) and path not in inputs and counts(path):  # noqa: PTH113 - many strings, few files
-            found[name] = digest_path(path)
-    return found
 
 
 class Checker:

@@ -17,7 +17,8 @@ from typing import Any
 from coffea_dirac.cache import StageCache
 from coffea_dirac.calls import ProcessingCall, item_metadata
 from coffea_dirac.errors import ConfigurationError
-from coffea_dirac.inputs.discovery import Window, files_named
+from coffea_dirac.inputs.discovery import Window
+from coffea_dirac.inputs.paths import files_named
 from coffea_dirac.interfaces import Outcome
 from coffea_dirac.planning import Forecast, Question
 from coffea_dirac.running.plan import Plan, Run, make_plan, metadata_of, stage_name

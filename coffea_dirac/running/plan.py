@@ -13,9 +13,11 @@ from coffea_dirac.cache import StageCache
 from coffea_dirac.calls import ProcessingCall, item_metadata
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients
-from coffea_dirac.inputs.discovery import Checker, files_named, metadata_digest
+from coffea_dirac.inputs.discovery import Checker
 from coffea_dirac.inputs.identity import FileIdentity, Reading, local_path
 from coffea_dirac.inputs.memo import IdentityMemo
+from coffea_dirac.inputs.metadata import metadata_digest
+from coffea_dirac.inputs.paths import files_named
 from coffea_dirac.interfaces import Json, Row, Versions
 from coffea_dirac.merge import Leaf
 from coffea_dirac.records import CacheWarning

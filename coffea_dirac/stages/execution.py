@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from coffea_dirac.context import let
 from coffea_dirac.errors import StageError
-from coffea_dirac.inputs.discovery import Window, digest_path, recording
+from coffea_dirac.inputs.discovery import Window, recording
+from coffea_dirac.inputs.paths import digest_path
 from coffea_dirac.interfaces import Discovered
 from coffea_dirac.stages.handles import ACTIVE, CALLED, RUNNING, Handle, filled
 from coffea_dirac.stages.mutation import Snapshot

@@ -15,7 +15,8 @@ from coffea.processor import ProcessorABC
 
 from coffea_dirac.context import let
 from coffea_dirac.errors import FingerprintError
-from coffea_dirac.inputs.discovery import RecordingMetadata, Window, metadata_digest, recording
+from coffea_dirac.inputs.discovery import Window, recording
+from coffea_dirac.inputs.metadata import RecordingMetadata, metadata_digest
 from coffea_dirac.interfaces import Json, Outcome
 from coffea_dirac.stages.calls import Graph
 from coffea_dirac.stages.evaluation import Evaluator, Place, runs_all

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from coffea_dirac.errors import ConfigurationError, StageError
-from coffea_dirac.inputs.discovery import RecordingMetadata, made, unrecorded
+from coffea_dirac.inputs.discovery import made, unrecorded
 from coffea_dirac.inputs.filesets import Fileset
+from coffea_dirac.inputs.metadata import RecordingMetadata
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.stages.handles import ACTIVE, CALLED, RUNNING, Handle
 from coffea_dirac.stages.skims import write_file

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from coffea_dirac.errors import NoReplicaError, VerificationError, chain
-from coffea_dirac.inputs.discovery import package_roots
+from coffea_dirac.inputs.paths import package_roots
 
 RETRY_PAUSE_S = 0.5
 # Failures to open that another attempt cannot mend.

@@ -10,7 +10,8 @@ from typing import Any
 
 from coffea_dirac.calls import item_metadata
 from coffea_dirac.inputs import lake
-from coffea_dirac.inputs.discovery import Window, files_named
+from coffea_dirac.inputs.discovery import Window
+from coffea_dirac.inputs.paths import files_named
 from coffea_dirac.interfaces import Json, Outcome
 from coffea_dirac.redact import without_secrets
 from coffea_dirac.stages.keeper import Keeper

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from coffea_dirac.inputs.discovery import package_roots
+from coffea_dirac.inputs.paths import package_roots
 
 MOST_BYTES = 1 << 20
 """A larger file is data, not code: it does not travel."""

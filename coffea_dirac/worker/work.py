@@ -15,7 +15,8 @@ from coffea_dirac import codecs
 from coffea_dirac.environment import environment
 from coffea_dirac.errors import CodecError, StageError, chain
 from coffea_dirac.inputs import lake
-from coffea_dirac.inputs.discovery import Window, digest_path
+from coffea_dirac.inputs.discovery import Window
+from coffea_dirac.inputs.paths import digest_path
 from coffea_dirac.interfaces import Discovered, Json, Record, Row
 from coffea_dirac.stages.handles import HANDLE_PLACES, Handle
 from coffea_dirac.stages.resources import Blocked, Grant
