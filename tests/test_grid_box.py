@@ -111,11 +111,11 @@ def test_a_directory_that_cannot_be_is_one_line(command: Command) -> None:
 
 @pytest.mark.parametrize("python", ["/nonexistent/python", sys.executable], ids=["missing", "without packages"])
 def test_an_environment_without_a_server_is_said_with_what_makes_one(command: Command, python: str) -> None:
-    command.environment[box.PYTHON_VARIABLE] = python
+    command.environment[box.ENVIRONMENT.variable] = python
     code, out, err = command("up", "--json")
     assert (code, out) == (2, "")
     assert "diracx/bin/pip install 'diracx-routers==0.7.*'" in err
-    assert f"export {box.PYTHON_VARIABLE}=" in err
+    assert f"export {box.ENVIRONMENT.variable}=" in err
     assert not command.directory.exists()
 
 
@@ -124,7 +124,7 @@ def installed(command: Command, folder: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(coffea_dirac.__file__).parent, folder / "coffea_dirac", ignore=ignored)
     command.environment |= {"PYTHONPATH": str(folder)}
-    command.environment.pop(box.PYTHON_VARIABLE, None)
+    command.environment.pop(box.ENVIRONMENT.variable, None)
 
 
 def test_outside_of_a_checkout_it_is_said_what_a_grid_needs(command: Command, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_after_a_crash_nothing_of_the_old_grid_is_left_and_a_new_one_comes_up(co
 def test_an_installed_package_starts_a_grid_with_the_environment_it_is_given(command: Command, tmp_path: Path) -> None:
     python = box.server_python()
     installed(command, tmp_path / "site")
-    command.environment[box.PYTHON_VARIABLE] = str(python)
+    command.environment[box.ENVIRONMENT.variable] = str(python)
     code, out, err = command("up", "--json")
     assert code == 0, err
     assert set(json.loads(out)["sites"]) == {site.partition(":")[0] for site in box.SITES}

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,18 +17,19 @@ import psutil
 
 from coffea_dirac.errors import ConfigurationError, JobServiceError
 from coffea_dirac.grid import lake as lakes
+from coffea_dirac.grid.environments import ServerEnvironment
 from coffea_dirac.grid.site import SiteOptions
 from coffea_dirac.grid.supervised import DOWN_S, Supervised
 
 SITES = ("LCG.Box-A.uk:1", "LCG.Box-B.uk:1")
 UP_S = 240.0
-PYTHON_VARIABLE = "COFFEA_DIRAC_GRID_PYTHON"
-CHECKOUT = Path(__file__).parent.parent.parent
-ENVIRONMENT, LOCK = ".venv-diracx", "requirements/diracx.lock"
+ENVIRONMENT = ServerEnvironment(
+    "a DiracX server", "COFFEA_DIRAC_GRID_PYTHON", ".venv-diracx", "requirements/diracx.lock"
+)
 NEEDED = (
     "git and an environment with a DiracX server:\n"
     "  python3 -m venv diracx && diracx/bin/pip install 'diracx-routers==0.7.*' 'diracx-api==0.7.*' "
-    f"'diracx-testing==0.7.*' 'moto[s3,server]'\n  export {PYTHON_VARIABLE}=$PWD/diracx/bin/python"
+    f"'diracx-testing==0.7.*' 'moto[s3,server]'\n  export {ENVIRONMENT.variable}=$PWD/diracx/bin/python"
 )
 LEAST_HEARTBEAT_S = 1.1
 """The server keeps one heartbeat of a job for each second."""
@@ -50,15 +50,10 @@ def server_python() -> Path:
     ConfigurationError
         There is none, and none can be made.
     """
-    if given := os.environ.get(PYTHON_VARIABLE):
-        return Path(given)
-    if (CHECKOUT / LOCK).exists():
-        command = [str(CHECKOUT / "scripts" / "set-up"), ENVIRONMENT, LOCK]
-        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
-        if done.returncode:
-            raise ConfigurationError(f"the environment of a DiracX server cannot be made: {done.stderr.strip()}")
-        return CHECKOUT / ENVIRONMENT / "bin" / "python"
-    raise ConfigurationError(f"a grid in a box needs {NEEDED}")
+    if not (os.environ.get(ENVIRONMENT.variable) or ENVIRONMENT.is_in_checkout):
+        raise ConfigurationError(f"a grid in a box needs {NEEDED}")
+    ENVIRONMENT.make()
+    return ENVIRONMENT.python
 
 
 def up(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -33,30 +31,11 @@ def why_not() -> str:
         rucio_server.server_python()
     except ConfigurationError as error:
         found.append(str(error))
-    packages = {"rucio": "coffea_dirac[rucio]", "XRootD": "coffea_dirac[xrootd]", "cryptography": "cryptography"}
-    missing = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        found.append("packages are missing: pip install " + " ".join(f"'{name}'" for name in missing))
+    if missing := [name for name in ("rucio", "XRootD", "cryptography") if importlib.util.find_spec(name) is None]:
+        found.append(f"{', '.join(missing)} cannot be imported: pip install 'coffea_dirac[grid]'")
     if shutil.which("openssl") is None:
         found.append("there is no openssl: on Debian and Ubuntu `sudo apt-get install openssl`")
     return "\n".join(filter(None, found))
-
-
-def make_server_environment() -> None:
-    """Install a Rucio server into a checkout's own environment, if that is not done yet.
-
-    Raises
-    ------
-    ConfigurationError
-        It cannot be done.
-    """
-    checkout = rucio_server.CHECKOUT
-    if os.environ.get(rucio_server.PYTHON_VARIABLE) or not (checkout / rucio_server.LOCK).exists():
-        return
-    command = [str(checkout / "scripts" / "set-up"), rucio_server.ENVIRONMENT, rucio_server.LOCK]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
-    if done.returncode:
-        raise ConfigurationError(f"the environment of a Rucio server cannot be made: {done.stderr.strip()}")
 
 
 def rse_of(site: str) -> str:
@@ -92,7 +71,7 @@ def begin(
     ConfigurationError
         Something is missing here, or a dataset cannot be made.
     """
-    make_server_environment()
+    rucio_server.ENVIRONMENT.make()
     if why := why_not():
         raise ConfigurationError(f"there can be no data lake here:\n{why}")
     for did, paths in datasets.items():

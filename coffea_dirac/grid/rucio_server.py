@@ -23,6 +23,7 @@ import psutil
 
 from coffea_dirac.catalogs import open_catalog
 from coffea_dirac.errors import ConfigurationError
+from coffea_dirac.grid.environments import ServerEnvironment
 from coffea_dirac.grid.issuer import start_issuer
 from coffea_dirac.grid.rucio_settings import ALEMBIC, APPLICATION, BOOTSTRAP, GUNICORN, SERVER
 from coffea_dirac.grid.server import free_port
@@ -30,9 +31,9 @@ from coffea_dirac.grid.server import free_port
 if TYPE_CHECKING:
     from coffea_dirac.grid.certificates import Pki
 
-PYTHON_VARIABLE = "COFFEA_DIRAC_RUCIO_PYTHON"
-CHECKOUT = Path(__file__).parent.parent.parent
-ENVIRONMENT, LOCK = ".venv-rucio", "requirements/rucio-server.lock"
+ENVIRONMENT = ServerEnvironment(
+    "a Rucio server", "COFFEA_DIRAC_RUCIO_PYTHON", ".venv-rucio", "requirements/rucio-server.lock"
+)
 PASSWORD = "secret-of-everybody"  # noqa: S105 - of a server that nobody else can reach
 SUBJECT = "jdoe-sub"
 START_S = 120.0
@@ -48,14 +49,14 @@ def server_python() -> Path:
     ConfigurationError
         There is none.
     """
-    found = Path(os.environ.get(PYTHON_VARIABLE) or CHECKOUT / ENVIRONMENT / "bin" / "python")
+    found = ENVIRONMENT.python
     if found.with_name("gunicorn").exists():
         return found
     how = (
-        f"  scripts/set-up {ENVIRONMENT} {LOCK}"
-        if (CHECKOUT / LOCK).exists()
+        f"  scripts/set-up {ENVIRONMENT.folder} {ENVIRONMENT.lock}"
+        if ENVIRONMENT.is_in_checkout
         else "  python3 -m venv rucio && rucio/bin/pip install 'rucio==41.5.*' 'gunicorn==27.*' pymemcache\n"
-        f"  export {PYTHON_VARIABLE}=$PWD/rucio/bin/python"
+        f"  export {ENVIRONMENT.variable}=$PWD/rucio/bin/python"
     )
     raise ConfigurationError(f"a data lake in a box needs an environment with a Rucio server:\n{how}")
 
