@@ -7,6 +7,7 @@ that run are computed and not kept.
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,10 +20,25 @@ from coffea_dirac.stores import LocalStore, copies_of
 QUOTA_VARIABLE = "COFFEA_DIRAC_CACHE_QUOTA"
 # More sessions make every run slower: then their indexes become one.
 MOST_SESSIONS = 64
+_BETWEEN = frozenset("coffea_dirac coffea dask distributed concurrent contextlib threading".split())
 
 
 class CacheWarning(UserWarning):
     """Something was computed and not kept, or could not be loaded; the analysis is not affected."""
+
+
+def warn(text: str) -> None:
+    """Warn that something was computed and not kept, at the line of the user's that led here.
+
+    Between that line and this one lie this package, coffea, dask and the threads they start.
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        if frame.f_back is None:
+            level = 2  # nobody of the user's: then who warns
+            break
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, CacheWarning, stacklevel=level)
 
 
 class Records:
@@ -99,23 +115,17 @@ class Records:
         going = housekeeping.too_old(found, self.quota_bytes)
         housekeeping.remove(self.store, found, going)
         if any(housekeeping.session_of(name) == session for name in going):
-            warnings.warn(
+            warn(
                 f"{self!r} is too small for this run: a part of what it has kept was removed at once, since the quota "
                 f"is {(self.quota_bytes or 0) / 1e9:.3g} GB. Give it more room: StageCache(..., quota=...) "
-                f"or {QUOTA_VARIABLE}.",
-                CacheWarning,
-                stacklevel=5,
+                f"or {QUOTA_VARIABLE}."
             )
 
     def give_up(self, why: str) -> None:
         """Note that the store has failed: one warning, and nothing more is kept in this run."""
         if not self._problem:
             self._problem = why
-            warnings.warn(
-                f"{self!r} is out of use for this run: {why} Results are computed and not kept.",
-                CacheWarning,
-                stacklevel=3,
-            )
+            warn(f"{self!r} is out of use for this run: {why} Results are computed and not kept.")
 
     def _guard(self, step: Callable[[], None]) -> None:
         try:
@@ -171,17 +181,13 @@ class Records:
         """Warn of the first of its kind in a run: where one record is damaged there may be thousands."""
         if what not in self._told:
             self._told.add(what)
-            warnings.warn(
-                f"{what}: {where}. Others like it in this run are not named; `coffea-dirac cache verify` names all.",
-                CacheWarning,
-                stacklevel=5,
-            )
+            warn(f"{what}: {where}. Others like it in this run are not named; `coffea-dirac cache verify` names all.")
 
     def warn_once(self, what: str, why: str) -> None:
         """Warn of the first of its kind in a session."""
         if what not in self._told:
             self._told.add(what)
-            warnings.warn(f"{what}: {why}", CacheWarning, stacklevel=5)
+            warn(f"{what}: {why}")
 
     def use(self, rows: Iterable[Row]) -> None:
         """Take notice of rows whose results were used without reading them here: they count as used for `gc`."""

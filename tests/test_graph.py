@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import logging
 import operator
 import os
@@ -379,6 +380,15 @@ def test_an_unwritable_store_is_one_warning(tmp_path):
 class Strange:
     def __init__(self, n):
         self.n = n
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_a_warning_points_to_the_line_of_the_user(tmp_path, scheduler):
+    with pytest.warns(CacheWarning, match="generator") as told, StageCache(tmp_path):
+        dask.delayed(sum)((n for n in range(3))).compute(scheduler=scheduler)
+    (warning,) = told
+    assert warning.filename == __file__
+    assert "compute(scheduler=scheduler)" in linecache.getline(__file__, warning.lineno)
 
 
 def test_a_result_without_codec_is_computed_and_named_once(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +19,7 @@ from coffea_dirac.inputs.metadata import metadata_digest
 from coffea_dirac.inputs.paths import files_named
 from coffea_dirac.interfaces import Json, Row, Versions
 from coffea_dirac.merge import Leaf
-from coffea_dirac.records import CacheWarning
+from coffea_dirac.records import warn
 from coffea_dirac.running.messages import stale_plan
 from coffea_dirac.running.workers import Workers
 from coffea_dirac.stages.explaining import why_new
@@ -54,7 +53,7 @@ class Run:
         """Warn, once in the life of an executor."""
         if text not in self.told:
             self.told.add(text)
-            warnings.warn(text, CacheWarning, stacklevel=4)
+            warn(text)
 
 
 @dataclass
