@@ -385,7 +385,7 @@ class Strange:
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 def test_a_warning_points_to_the_line_of_the_user(tmp_path, scheduler):
     with pytest.warns(CacheWarning, match="generator") as told, StageCache(tmp_path):
-        dask.delayed(sum)((n for n in range(3))).compute(scheduler=scheduler)
+        dask.delayed(sum)(n for n in range(3)).compute(scheduler=scheduler)
     (warning,) = told
     assert warning.filename == __file__
     assert "compute(scheduler=scheduler)" in linecache.getline(__file__, warning.lineno)

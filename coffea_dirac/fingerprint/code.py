@@ -20,6 +20,7 @@ from typing import Any
 
 from coffea_dirac.fingerprint.dump import constant, dump_function
 from coffea_dirac.fingerprint.names import Chain, Uses, uses_of
+from coffea_dirac.fingerprint.scopes import Import
 
 _FUTURE_FLAGS = 0x1FE0000  # of __future__ statements: they act on the code around a function, not in it
 _LOAD_GLOBAL = dis.opmap["LOAD_GLOBAL"]
@@ -284,8 +285,6 @@ def _uses_of_code(code: CodeType) -> Uses:
             if name in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF") and instruction:
                 root = str(instruction.argval)
             elif name == "IMPORT_NAME" and instruction:
-                from coffea_dirac.fingerprint.names import Import
-
                 # The importing code gets the module as a whole: what it takes from it is not followed.
                 uses.imports.setdefault(Import(str(instruction.argval)), set()).add(())
     return uses

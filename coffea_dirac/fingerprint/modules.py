@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from coffea_dirac.fingerprint import classes, functions
 from coffea_dirac.fingerprint.code import SOURCES, Source
 from coffea_dirac.fingerprint.dump import Dump
-from coffea_dirac.fingerprint.names import Chain, Import, uses_of
+from coffea_dirac.fingerprint.names import Chain, uses_of
 from coffea_dirac.fingerprint.packages import origin_of
+from coffea_dirac.fingerprint.scopes import Import
 from coffea_dirac.interfaces import Json
 
 if TYPE_CHECKING:

@@ -6,15 +6,13 @@ Works on the syntax tree, so that ``-O`` and the Python version do not matter, w
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from coffea_dirac.fingerprint.scopes import COMPREHENSIONS, FUNCTIONS, Import, Scope, below, collect, owner_of
+
 Chain = tuple[str, ...]
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-_COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-_BINDING = (ast.Global, ast.Import, ast.ImportFrom, ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping)
-_NAME_NOTHING = frozenset({"ctx", "op", "ops", "kind", "type_comment"})
 _MUTATORS = frozenset(
     "setdefault update append add pop popitem clear extend insert discard remove appendleft extendleft __setitem__ "
     "move_to_end sort reverse".split()
@@ -22,15 +20,6 @@ _MUTATORS = frozenset(
 _FRAME_READERS = frozenset({"query", "eval", "evaluate"})
 _EVALUATORS = frozenset({"eval", "exec", "compile"})
 _IMPORTERS = frozenset({"import_module", "__import__"})
-
-
-class Import(NamedTuple):
-    """An import inside a body: of `module` (relative by `level`), or of `name` from it; ``*`` stands for all."""
-
-    module: str
-    level: int = 0
-    name: str = ""
-    bound: str = ""
 
 
 class ConstantCall(NamedTuple):
@@ -57,15 +46,6 @@ class Uses:
     named_in_text: set[str] = field(default_factory=set)
 
 
-class _Scope:
-    def __init__(self, kind: str, parent: _Scope | None) -> None:
-        self.kind, self.parent = kind, parent
-        self.bound: set[str] = set()
-        self.parameters: set[str] = set()
-        self.declared_global: set[str] = set()
-        self.imports: dict[str, list[Import]] = {}
-
-
 def uses_of(node: ast.AST) -> Uses:
     r"""Return what a function, a lambda or a module names.
 
@@ -76,7 +56,7 @@ def uses_of(node: ast.AST) -> Uses:
     [('SCALE', {()}), ('helpers', {('cuts', 'PT')})]
     """
     visitor = _Visitor()
-    if isinstance(node, _FUNCTIONS):
+    if isinstance(node, FUNCTIONS):
         visitor.function(node, None, outermost=True)
     else:
         visitor.block("module", getattr(node, "body", [node]), None)
@@ -89,32 +69,32 @@ class _Visitor:
 
     # ------------------------------------------------------------------------------------------------------- scopes
 
-    def function(self, node: Any, parent: _Scope | None, *, outermost: bool = False) -> None:
+    def function(self, node: Any, parent: Scope | None, *, outermost: bool = False) -> None:
         arguments = node.args
         if not outermost:
             for outer in (*getattr(node, "decorator_list", ()), *arguments.defaults, *arguments.kw_defaults):
                 self.visit(outer, parent)
             if getattr(node, "decorator_list", ()):
                 self._visit_annotations(node, parent)
-        scope = _Scope("function", parent)
+        scope = Scope("function", parent)
         every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
         scope.parameters = {a.arg for a in every if a is not None}
         scope.bound |= scope.parameters
         body = node.body if isinstance(node.body, list) else [node.body]
         self._run(scope, body)
 
-    def _visit_annotations(self, node: Any, parent: _Scope | None) -> None:
+    def _visit_annotations(self, node: Any, parent: Scope | None) -> None:
         for child in ast.walk(node.args):
             if isinstance(child, ast.arg):
                 self.visit(child.annotation, parent)
         self.visit(node.returns, parent)
 
-    def block(self, kind: str, body: Iterable[ast.AST], parent: _Scope | None) -> None:
-        self._run(_Scope(kind, parent), list(body))
+    def block(self, kind: str, body: Iterable[ast.AST], parent: Scope | None) -> None:
+        self._run(Scope(kind, parent), list(body))
 
-    def _run(self, scope: _Scope, body: list[ast.AST]) -> None:
+    def _run(self, scope: Scope, body: list[ast.AST]) -> None:
         for statement in body:
-            _collect(statement, scope)
+            collect(statement, scope)
         scope.bound -= scope.declared_global
         for found in scope.imports.values():
             for record in found:
@@ -122,10 +102,10 @@ class _Visitor:
         for statement in body:
             self.visit(statement, scope)
 
-    def _comprehension(self, node: Any, scope: _Scope | None) -> None:
-        inner = _Scope("comprehension", scope)
+    def _comprehension(self, node: Any, scope: Scope | None) -> None:
+        inner = Scope("comprehension", scope)
         for generator in node.generators:
-            _collect(generator.target, inner)
+            collect(generator.target, inner)
         for position, generator in enumerate(node.generators):
             self.visit(generator.iter, inner if position else scope)
             self.visit(generator.target, inner)
@@ -136,49 +116,49 @@ class _Visitor:
 
     # ------------------------------------------------------------------------------------------------------- visits
 
-    def visit(self, node: Any, scope: _Scope | None) -> None:
+    def visit(self, node: Any, scope: Scope | None) -> None:
         """Note what a node and all below it name."""
         if node is None:
             return
         method = _VISITS.get(type(node))
         if method is None:
-            self._children(_below(node), scope)
+            self._children(below(node), scope)
         else:
             method(self, node, scope)
 
-    def _class(self, node: ast.ClassDef, scope: _Scope | None) -> None:
+    def _class(self, node: ast.ClassDef, scope: Scope | None) -> None:
         for outer in (*node.decorator_list, *node.bases, *node.keywords):
             self.visit(outer, scope)
         self.block("class", node.body, scope)
 
-    def _constant(self, node: ast.Constant, scope: _Scope | None) -> None:
+    def _constant(self, node: ast.Constant, scope: Scope | None) -> None:
         if isinstance(node.value, str):
             self.uses.strings.add(node.value)
 
-    def _annotated(self, node: ast.AnnAssign, scope: _Scope | None) -> None:
+    def _annotated(self, node: ast.AnnAssign, scope: Scope | None) -> None:
         evaluated = scope is not None and scope.kind in ("class", "module")
         self._children((node.target, node.value, node.annotation if evaluated else None), scope)
 
-    def _augmented(self, node: ast.AugAssign, scope: _Scope | None) -> None:
+    def _augmented(self, node: ast.AugAssign, scope: Scope | None) -> None:
         if isinstance(node.target, ast.Name):
             self._used(node.target.id, (), scope)
         self._children((node.target, node.value), scope)
 
-    def _expression(self, node: ast.Expr, scope: _Scope | None) -> None:
+    def _expression(self, node: ast.Expr, scope: Scope | None) -> None:
         if not isinstance(node.value, ast.Constant):
             self.visit(node.value, scope)
 
-    def _children(self, nodes: Iterable[Any], scope: _Scope | None) -> None:
+    def _children(self, nodes: Iterable[Any], scope: Scope | None) -> None:
         for child in nodes:
             self.visit(child, scope)
 
-    def _name(self, node: ast.Name, scope: _Scope | None) -> None:
+    def _name(self, node: ast.Name, scope: Scope | None) -> None:
         if isinstance(node.ctx, ast.Load):
             self._used(node.id, (), scope)
         elif self._is_outer(node.id, scope):
             self.uses.rebinds.add(node.id)
 
-    def _attribute(self, node: ast.Attribute, scope: _Scope | None) -> None:
+    def _attribute(self, node: ast.Attribute, scope: Scope | None) -> None:
         root, attributes = _chain(node)
         self.uses.attributes.update(attributes)
         if isinstance(root, ast.Name):
@@ -189,7 +169,7 @@ class _Visitor:
         else:
             self.visit(root, scope)
 
-    def _subscript(self, node: ast.Subscript, scope: _Scope | None) -> None:
+    def _subscript(self, node: ast.Subscript, scope: Scope | None) -> None:
         if _is_call_of(node.value, "globals") and isinstance(node.slice, ast.Constant):
             name = str(node.slice.value)
             self._outer(name, ())
@@ -208,7 +188,7 @@ class _Visitor:
             self._written(node, scope)
         self._children((node.value, node.slice), scope)
 
-    def _call(self, node: ast.Call, scope: _Scope | None) -> None:
+    def _call(self, node: ast.Call, scope: Scope | None) -> None:
         function = _dotted(node.func)
         first = node.args[0] if node.args else None
         if isinstance(node.func, ast.Attribute):
@@ -232,9 +212,9 @@ class _Visitor:
             return
         if function in (("locals",), ("vars",)) and not node.args and scope is not None:
             return  # only names of this function, which are in its code
-        self._children(_below(node), scope)
+        self._children(below(node), scope)
 
-    def _constant_call(self, function: Chain, first: ast.AST | None, scope: _Scope | None) -> bool:
+    def _constant_call(self, function: Chain, first: ast.AST | None, scope: Scope | None) -> bool:
         if not self._is_outer(function[0], scope) and not self._imported(function[0], scope):
             return False
         text = first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
@@ -257,30 +237,15 @@ class _Visitor:
 
     # ------------------------------------------------------------------------------------------------------ resolving
 
-    def _scopes(self, scope: _Scope | None) -> Iterator[_Scope]:
-        innermost = scope
-        while scope is not None:
-            if scope.kind != "class" or scope is innermost:
-                yield scope
-            scope = scope.parent
+    def _is_outer(self, name: str, scope: Scope | None) -> bool:
+        return owner_of(name, scope) is None
 
-    def _owner(self, name: str, scope: _Scope | None) -> _Scope | None:
-        for candidate in self._scopes(scope):
-            if name in candidate.declared_global:
-                return None
-            if name in candidate.bound:
-                return candidate
-        return None
-
-    def _is_outer(self, name: str, scope: _Scope | None) -> bool:
-        return self._owner(name, scope) is None
-
-    def _imported(self, name: str, scope: _Scope | None) -> bool:
-        owner = self._owner(name, scope)
+    def _imported(self, name: str, scope: Scope | None) -> bool:
+        owner = owner_of(name, scope)
         return owner is not None and name in owner.imports
 
-    def _used(self, name: str, attributes: Chain, scope: _Scope | None) -> None:
-        owner = self._owner(name, scope)
+    def _used(self, name: str, attributes: Chain, scope: Scope | None) -> None:
+        owner = owner_of(name, scope)
         if owner is None:
             self._outer(name, attributes)
             return
@@ -293,7 +258,7 @@ class _Visitor:
     def _outer(self, name: str, attributes: Chain) -> None:
         self.uses.chains.setdefault(name, set()).add(attributes)
 
-    def _written(self, node: ast.AST, scope: _Scope | None) -> None:
+    def _written(self, node: ast.AST, scope: Scope | None) -> None:
         """Note that a container is changed through the name at the root of an expression."""
         attribute = ""
         while isinstance(node, ast.Subscript | ast.Attribute):
@@ -304,16 +269,16 @@ class _Visitor:
             return
         if attribute:
             self.uses.attribute_writes.add(attribute)
-        elif (owner := self._owner(node.id, scope)) is None:
+        elif (owner := owner_of(node.id, scope)) is None:
             self.uses.writes.add(node.id)
         elif node.id in owner.parameters:
             self.uses.parameter_writes.add(node.id)
 
 
 _VISITS: dict[type[ast.AST], Any] = {
-    **dict.fromkeys(_FUNCTIONS, _Visitor.function),
+    **dict.fromkeys(FUNCTIONS, _Visitor.function),
     ast.ClassDef: _Visitor._class,
-    **dict.fromkeys(_COMPREHENSIONS, _Visitor._comprehension),
+    **dict.fromkeys(COMPREHENSIONS, _Visitor._comprehension),
     ast.Name: _Visitor._name,
     ast.Constant: _Visitor._constant,
     ast.Attribute: _Visitor._attribute,
@@ -323,62 +288,6 @@ _VISITS: dict[type[ast.AST], Any] = {
     ast.Expr: _Visitor._expression,
     ast.AugAssign: _Visitor._augmented,
 }
-
-
-def _collect(node: Any, scope: _Scope) -> None:
-    """Enter into `scope` the names that a statement or expression binds there."""
-    kind = type(node)
-    if kind is ast.Name:
-        if not isinstance(node.ctx, ast.Load):
-            scope.bound.add(node.id)
-    elif kind in _FUNCTIONS or kind is ast.ClassDef:
-        if kind is not ast.Lambda:
-            scope.bound.add(node.name)
-    elif kind in _COMPREHENSIONS:
-        # A walrus inside a comprehension binds in the function around it.
-        scope.bound.update(n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr))
-    else:
-        if kind in _BINDING:
-            _collect_text(node, scope)
-        for child in _below(node):
-            _collect(child, scope)
-
-
-def _collect_text(node: Any, scope: _Scope) -> None:
-    """Enter the names that a node holds as text."""
-    if isinstance(node, ast.Global):
-        scope.declared_global.update(node.names)
-    elif isinstance(node, ast.Import | ast.ImportFrom):
-        _collect_imports(node, scope)
-    elif name := node.rest if isinstance(node, ast.MatchMapping) else node.name:
-        scope.bound.add(name)
-
-
-def _below(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes right below one, but for operators and contexts, which name nothing."""
-    for name in node._fields:
-        if name in _NAME_NOTHING:
-            continue
-        value = getattr(node, name, None)
-        if isinstance(value, ast.AST):
-            yield value
-        elif isinstance(value, list):
-            for child in value:
-                if isinstance(child, ast.AST):
-                    yield child
-
-
-def _collect_imports(node: ast.Import | ast.ImportFrom, scope: _Scope) -> None:
-    for alias in node.names:
-        if isinstance(node, ast.ImportFrom):
-            record = Import(node.module or "", node.level, alias.name)
-            name = alias.asname or alias.name
-        else:
-            # ``import a.b`` binds a and makes a.b an attribute of it; ``import a.b as c`` binds a.b.
-            name = alias.asname or alias.name.partition(".")[0]
-            record = Import(alias.name, 0, "", "" if alias.asname else name)
-        scope.bound.add(name)
-        scope.imports.setdefault(name, []).append(record)
 
 
 def _chain(node: ast.AST) -> tuple[ast.AST, Chain]:
