@@ -9,9 +9,11 @@ from pathlib import Path
 import awkward as ak
 import dask
 import dask.array as da
+import dask.bag as db
 import numpy as np
 import pandas as pd
 import pytest
+import uproot
 from dask.highlevelgraph import HighLevelGraph
 
 from coffea_dirac import DiracClient, StageCache
@@ -258,6 +260,44 @@ def test_an_overwritten_file_that_an_argument_names_is_a_miss(tmp_path):
     assert found == [(1, 0), (2, 0), (1, 1)]
 
 
+def with_argument(read, path):
+    return dask.delayed(read)(path)
+
+
+def with_two_arguments(read, path):
+    return dask.delayed(lambda path, name: read(path))(path, "h")
+
+
+def in_a_bag(read, path):
+    return db.from_sequence([path, path], npartitions=1).map(read)
+
+
+def in_a_dict(read, path):
+    return dask.delayed(lambda named: read(next(iter(named))))({path: "h"})
+
+
+def in_the_code(read, path):
+    return dask.delayed(defined(f"def f(): return read({path!r})", read=read))()
+
+
+def contents(path):
+    with uproot.open(path) as file:
+        return file["h"].values().tolist()
+
+
+@pytest.mark.parametrize("name", [with_argument, with_two_arguments, in_a_bag, in_a_dict, in_the_code])
+def test_a_root_file_that_the_users_own_function_reads_is_a_miss_if_it_is_overwritten(tmp_path, name):
+    path = str(tmp_path / "data.root")
+    for n in (1, 2):
+        with uproot.recreate(path) as file:
+            file["h"] = np.histogram([n], bins=3, range=(0, 3))
+        for loaded in (0, 1):
+            with StageCache(tmp_path / "cache") as cache:
+                found = name(contents, path).compute(scheduler="sync")
+            assert np.ravel(found).tolist()[:3] == contents(path)
+            assert cache.report.counts["loaded"] == loaded
+
+
 def read_cut(folder):
     return int(Path(folder, "cuts" + ".txt").read_text())
 
@@ -288,3 +328,25 @@ def test_what_writes_a_file_is_computed_each_time(tmp_path):
         with pytest.warns(match=r"writes .*out\.txt"), StageCache(tmp_path / "cache") as cache:
             assert dask.delayed(add)(dask.delayed(written)(str(tmp_path)), 1).compute(scheduler="sync") == 2
         assert (tmp_path / "out.txt").exists() and cache.report.counts["computed"] == 1
+
+
+@pytest.mark.parametrize("is_wanted_first", [True, False])
+def test_what_one_kind_of_collection_is_wanted_for_and_another_is_made_of_follows_its_file(tmp_path, is_wanted_first):
+    (tmp_path / "cuts").mkdir()
+    for cut in (3, 5, 5):
+        (tmp_path / "cuts" / "cuts.txt").write_text(str(cut))
+        number = dask.delayed(read_cut)(str(tmp_path / "cuts"))
+        collections = [number, da.from_delayed(number, (), int).map_blocks(np.add, 1)]
+        with StageCache(tmp_path / "cache") as cache:
+            found = dask.compute(*collections[:: 1 if is_wanted_first else -1], scheduler="sync")
+        assert sorted(found) == [cut, cut + 1]
+    assert cache.report.counts == {"loaded": 2, "computed": 0, "cut": 0}
+
+
+def test_a_partition_may_be_wanted_as_delayed_beside_what_is_made_of_it(tmp_path):
+    bag = db.from_sequence([1, 2, 3, 4], npartitions=2)
+    collections = [bag.filter(lambda x: x % 2), bag.to_delayed()[0], bag.sum()]
+    plain = dask.compute(*collections, scheduler="sync")
+    for _ in range(2):
+        with StageCache(tmp_path / "cache"):
+            assert dask.compute(*collections, scheduler="sync") == plain

@@ -115,14 +115,15 @@ class Door:
             try:
                 found = asked(collections, is_optimised=is_optimised)
                 graph = layers.merged([one.graph for one in found])
-                planning = self._planning(graph, [key for one in found for key in one.keys])
+                everything = list(dict.fromkeys(key for one in found for key in one.keys))
+                planning = self._planning(graph, everything)
                 parts = []
                 for group in groups(found):
                     whole = layers.merged([one.graph for one in group])
                     wanted = list(dict.fromkeys(key for one in group for key in one.keys))
                     how = optimise(group, options) if is_optimised else None
                     parts += planning.rewriter.reduced(whole, wanted, how)
-                return self._stand_ins(found, parts, planning)
+                return self._stand_ins(found, planning.rewriter.looked_at(parts, set(everything)), planning)
             except Exception as error:  # noqa: BLE001 - whatever a graph is made of, dask computes it as it is
                 self._passes_through(error)
                 return None
@@ -138,7 +139,8 @@ class Door:
             try:
                 wanted = list(dict.fromkeys(layers.flat([keys])))
                 planning = self._planning(graph, wanted)
-                small = layers.assembled(planning.rewriter.reduced(graph, wanted, None))
+                rewriter = planning.rewriter
+                small = layers.assembled(rewriter.looked_at(rewriter.reduced(graph, wanted, None), set(wanted)))
                 self._tell(planning)
                 return small
             except Exception as error:  # noqa: BLE001 - as in `planned`

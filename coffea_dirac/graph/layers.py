@@ -93,13 +93,15 @@ def _mapped(layer: Any) -> Mapped | None:
 class View:
     """A dask graph to look at: layers of partitions, and single tasks; nothing of it is changed.
 
-    `folds` are the keys of tree reductions and of what they reduce, `owners` the layers of single tasks.
+    `folds` are the keys of tree reductions and of what they reduce, `owners` the layers of single tasks, `others` more
+    layers of those that are in several: what ``to_delayed`` makes has the keys of what it is made of.
     """
 
     mapped: dict[str, Mapped] = field(default_factory=dict)
     tasks: dict[Key, Any] = field(default_factory=dict)
     folds: set[Key] = field(default_factory=set)
     owners: dict[Key, str] = field(default_factory=dict)
+    others: dict[Key, set[str]] = field(default_factory=dict)
     _nodes: dict[Key, Any] = field(default_factory=dict)
 
     def __contains__(self, key: Key) -> bool:
@@ -111,6 +113,12 @@ class View:
             return None
         layer = self.mapped.get(key[0])
         return layer if layer is not None and layer.has(key[1:]) else None
+
+    def names_of_layers(self, key: Key) -> set[str]:
+        """Return the names of the layers that a key is in."""
+        layer, found = self.layer(key), set(self.others.get(key, ()))
+        found.update([layer.name] if layer is not None else (), [self.owners[key]] if key in self.owners else ())
+        return found
 
     def layers_below(self, name: str) -> list[str]:
         """Return the layers of partitions that such a layer takes partitions of."""
@@ -134,6 +142,8 @@ def view(graph: Mapping[Key, Any]) -> View:
             continue
         tasks = dict(copy(layer))
         found.tasks.update(tasks)
+        for key in tasks.keys() & found.owners.keys():
+            found.others.setdefault(key, set()).add(found.owners[key])
         found.owners.update(dict.fromkeys(tasks, name))
         if hasattr(layer, "tree_node_func") and hasattr(layer, "name_input"):
             found.folds.update(tasks)

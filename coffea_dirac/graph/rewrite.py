@@ -46,7 +46,10 @@ class Rewriter:
         self._has_readers = layers.reports_errors(self.view)
 
     def reduced(self, graph: Any, wanted: Collection[Key], optimise: Optimise | None) -> list[Table]:
-        """Return the layers of a graph for what is `wanted`; only what is computed of it is optimised."""
+        """Return the layers of a graph for what is `wanted`; only what is computed of it is optimised.
+
+        They are not to be run before `looked_at` has seen them, with those of all other graphs.
+        """
         plan = self.plan
         loads = {key: nodes.call(key, Load(self.place.store, *plan.loads[key])) for key in plan.loads}
         computed = [key for key in wanted if key not in loads]
@@ -61,26 +64,27 @@ class Rewriter:
                 table.tasks[key] = loads.get(key, table.tasks[key])
         present = {key for table in found for key in table.tasks}
         found.append(Table(_LOADS, {key: task for key, task in loads.items() if key not in present}))
-        return self._looked_at(_culled(found, wanted), frozenset(wanted))
+        return _culled(found, wanted)
 
     def _layers(self, loads: Mapping[Key, Any]) -> tuple[set[str], dict[str, dict[Key, Any]]]:
         """Return the layers that something is computed of, and the loads of the others."""
-        computed, loaded = {self._layer(key) for key in self.plan.computed}, dict[str, dict[Key, Any]]()
+        computed = {name for key in self.plan.computed for name in self.view.names_of_layers(key)}
+        loaded = dict[str, dict[Key, Any]]()
         for key, task in loads.items():
-            loaded.setdefault(self._layer(key), {})[key] = task
+            for name in self.view.names_of_layers(key):
+                loaded.setdefault(name, {})[key] = task
         return computed, loaded
-
-    def _layer(self, key: Key) -> str:
-        layer = self.view.layer(key)
-        return layer.name if layer is not None else self.view.owners.get(key, "")
 
     def _to_survive(self, computed: Iterable[Key]) -> list[Key]:
         """Return the keys that must not be fused into others: what is wanted, kept, or loaded."""
         inner = [k for k in (*self.plan.keeps, *self.plan.loads) if k not in self.view.folds or self.view.layer(k)]
         return list(dict.fromkeys([*computed, *inner]))
 
-    def _looked_at(self, found: list[Table], wanted: Collection[Key]) -> list[Table]:
-        """Put a `Run` around each function; what is wanted and used by others is computed under another key."""
+    def looked_at(self, found: list[Table], wanted: Collection[Key]) -> list[Table]:
+        """Put a `Run` around each function; what is wanted and used by others is computed under another key.
+
+        Collections of different kinds are optimised apart, and yet one may be wanted and another made of it.
+        """
         used = {d for table in found for task in table.tasks.values() for d in _needs(task)}
         made = {key for table in found for key, task in table.tasks.items() if not nodes.is_future(task)}
         inner = {key: _inner_key(key) for key in made.intersection(used, wanted) if key not in self.plan.loads}

@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from coffea_dirac.errors import FingerprintError
@@ -22,7 +22,7 @@ from coffea_dirac.fingerprint import Ingredients, describe
 from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.graph import nodes
 from coffea_dirac.inputs.discovery import unrecorded
-from coffea_dirac.inputs.identity import Reading
+from coffea_dirac.inputs.identity import Reading, data_digest
 from coffea_dirac.inputs.memo import IdentityMemo
 from coffea_dirac.inputs.paths import counts, digest_path
 from coffea_dirac.interfaces import Json, Versions
@@ -156,15 +156,26 @@ class Values:
             return f"partial({self._call(nodes.Call(value.func, value.args, value.keywords), refer)})"
         return self.digest(value)
 
-    def _items(self, value: Iterable[Any], refer: Refer) -> Iterable[str]:
+    def _items(self, value: Sequence[Any], refer: Refer) -> Iterable[str]:
         """Yield the texts of a sequence; a file followed by the name of a tree enters by what the tree holds."""
-        before: Any = None
-        for item in value:
-            text = self.value(item, refer)
-            if type(item) is str and type(before) is str and before.endswith(_ROOT):
-                text = f"tree({text},{self._identity(before, item)})"
-            yield text
-            before = item
+        is_named = False
+        for i, item in enumerate(value):
+            after = value[i + 1] if i + 1 < len(value) else None
+            was_named, is_named = is_named, False
+            if type(item) is str and type(after) is str and item.endswith(_ROOT):
+                is_named = self._holds_tree(item, after)
+            text = _text(item) if is_named else self.value(item, refer)
+            yield f"tree({text},{self._identity(value[i - 1], item)})" if was_named else text
+
+    def _holds_tree(self, path: str, tree: str) -> bool:
+        """Whether what follows a file is the name of a tree in it; if not, a file of this machine enters as a whole."""
+        try:
+            self._identity(path, tree)
+        except FingerprintError:
+            if os.path.isfile(path):  # noqa: PTH113 - as below
+                return False
+            raise
+        return True
 
     def digest(self, value: Any) -> str:
         """Return what stands for a function, an array or another object.
@@ -239,8 +250,7 @@ class Values:
         if not counts(path):
             return None
         self.files.update((name, path))
-        # What a tree of a ROOT file holds is asked for with the name of the tree.
-        return "root" if name.endswith(_ROOT) else digest_path(path)
+        return data_digest(path) if name.endswith(_ROOT) else digest_path(path)
 
     def prepare(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Identify trees of many files at once."""

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from coffea_dirac.inputs.lake import what_it_holds
+from coffea_dirac.inputs.paths import digest_path
 
 WHOLE_BYTES = 64 * 2**20
 _SAMPLES, _SAMPLE_BYTES = 256, 4096
@@ -146,6 +147,21 @@ def _parquet_identity(filename: str, treename: str, path: Path | None, how: Read
         h.update(_content_digest(path))
     # coffea's own "uuid" of a parquet file: nothing of what it holds.
     return FileIdentity(h.hexdigest(), entries, hashlib.md5(filename.encode()).digest())
+
+
+def data_digest(path: str) -> str:
+    """Return the digest of a file of this machine that may hold very much, by the same rule, whatever is in it.
+
+    Examples
+    --------
+    >>> data_digest("missing.root")
+    'absent'
+    """
+    try:
+        is_large = os.stat(path).st_size > WHOLE_BYTES  # noqa: PTH116 - called for very many
+        return _content_digest(Path(path)).hex() if is_large else digest_path(path)
+    except OSError:
+        return digest_path(path)
 
 
 def _content_digest(path: Path) -> bytes:
