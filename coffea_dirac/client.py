@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import dask
@@ -71,7 +71,7 @@ class DiracClient(Client):  # type: ignore[misc]
             self.cache.report = Report()
             graphs = Graphs(cache.policy, memo_place(cache), self.cache.marked)
             door = Door(cache, cache.begin(), self.cache.report, graphs)
-            door.flush_workers = self._flush_workers
+            door.flush_workers, door.held = self._flush_workers, lambda: self.futures
             self._own_door = cache, door
         return self._own_door[1] if self._own_door else None
 
@@ -116,6 +116,8 @@ class DiracClient(Client):  # type: ignore[misc]
     def get(self, dsk: Any, keys: Any, *args: Any, **options: Any) -> Any:
         """Compute keys of a graph; see ``distributed.Client.get``."""
         door = None if options.get("actors") or not layers.is_raw(dsk) else self.door()
+        if options.get("actors"):
+            self._forget(layers.flat([keys]))
         return super().get(dsk if door is None else door.reduced(dsk, keys), keys, *args, **options)
 
     def compute(
@@ -157,8 +159,12 @@ class DiracClient(Client):  # type: ignore[misc]
         given, kwargs = _split(options)
         if key is None and pure and callable(func):
             key = f"{funcname(func)}-{tokenize(func, kwargs, *args)}"
-        if not self._goes_through(func, pure, given) or key in self.futures:
+        if key in self.futures:
             return super().submit(func, *args, key=key, pure=pure, **options)
+        if not self._goes_through(func, pure, given):
+            found = super().submit(func, *args, key=key, pure=pure, **options)
+            self._forget([found.key])
+            return found
         given.setdefault("fifo_timeout", "100 ms")
         return self.get(nodes.calls(func, [key], [args], kwargs), key, sync=False, **given)
 
@@ -167,7 +173,9 @@ class DiracClient(Client):  # type: ignore[misc]
         given, kwargs = _split(options)
         plain = all(isinstance(one, list | tuple | range) for one in iterables)
         if not self._goes_through(func, pure, given) or options.get("batch_size") or not plain:
-            return super().map(func, *iterables, key=key, pure=pure, **options)
+            found = super().map(func, *iterables, key=key, pure=pure, **options)
+            self._forget([future.key for future in found])
+            return found
         arguments = list(zip(*iterables, strict=False))
         if not isinstance(key, list | tuple):
             token = tokenize(func, kwargs)
@@ -175,6 +183,10 @@ class DiracClient(Client):  # type: ignore[misc]
         given.pop("batch_size", None)
         given.setdefault("fifo_timeout", "100 ms")
         return self.get(nodes.calls(func, key, arguments, kwargs), list(key), sync=False, **given)
+
+    def _forget(self, keys: Iterable[Any]) -> None:
+        if self._own_door is not None:
+            self._own_door[1].forget(keys)
 
     def _goes_through(self, func: Any, pure: bool, options: Any) -> bool:
         if not pure or not callable(func) or inspect.iscoroutinefunction(func):
@@ -184,10 +196,12 @@ class DiracClient(Client):  # type: ignore[misc]
     def _planned(self, collections: Any, optimize_graph: bool, options: Any) -> Any:
         """Return stand-ins with a smaller graph for what is a collection."""
         door = self.door()
-        if door is None or options.get("actors"):
-            return collections
         is_many = isinstance(collections, list | tuple | set | frozenset)
         many = list(collections) if is_many else [collections]
+        if door is None or options.get("actors"):
+            for one in filter(dask.is_dask_collection, many):
+                self._forget(layers.flat(one.__dask_keys__()))
+            return collections
         if options.get("traverse", True):
             many = [dask.delayed(one) if isinstance(one, _CONTAINERS) else one for one in many]
         found = [one for one in many if dask.is_dask_collection(one) and not isinstance(one, Planned)]

@@ -212,6 +212,45 @@ def test_values_that_are_scattered_count_by_what_they_are(cluster, tmp_path):
     )
 
 
+def forgotten(client, future):
+    """Wait until the cluster holds nothing any more under the key of a future, the last one of it."""
+    future.release()
+    deadline = time.monotonic() + 10
+    while future.key in client.futures or future.key in client.cluster.scheduler.tasks:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda client: client.submit(inc, 5, key="k", pure=False),
+        lambda client: client.submit(lambda _, x: x + 1, (one for one in ()), 5, key="k"),
+        lambda client: client.map(inc, [5], key=["k"], pure=False)[0],
+        lambda client: client.map(inc, (5,), key=["k"], batch_size=1)[0],
+    ],
+)
+@pytest.mark.filterwarnings("ignore::coffea_dirac.cache.CacheWarning")
+def test_a_key_that_is_given_to_something_else_stands_for_that(cluster, tmp_path, other):
+    with DiracClient(cluster, cache=tmp_path) as client:
+        for make, found in ((lambda client: client.submit(inc, 1, key="k"), 3), (other, 7)):
+            one = make(client)
+            assert client.submit(inc, one, key=f"next {found}").result() == found
+            forgotten(client, one)
+
+
+@pytest.mark.filterwarnings("ignore::coffea_dirac.cache.CacheWarning")
+def test_what_the_cluster_holds_under_a_key_stays_what_it_is(cluster, tmp_path):
+    with DiracClient(cluster, cache=tmp_path) as client:
+        held = client.get({"k": (inc, 1)}, "k", sync=False)
+        assert client.get({"k": (inc, 5)}, "k") == 2  # dask computes nothing anew under a key that it has
+        assert client.submit(inc, held, key="next").result() == 3
+        forgotten(client, held)
+    for _ in range(2):
+        with DiracClient(cluster, cache=tmp_path) as client:
+            assert client.submit(inc, client.submit(inc, 5)).result() == 7
+
+
 def test_an_asynchronous_client_loads_what_it_has_kept(tmp_path):
     before = dask.base.compute, getattr(dask.base, "collections_to_dsk", None)
 

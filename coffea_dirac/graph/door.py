@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -85,6 +85,8 @@ class Door:
     ----------
     flush_workers : callable
         Whoever has workers has them write what they hold.
+    held : callable
+        Returns the keys under which a cluster holds something.
     """
 
     def __init__(self, cache: Cache, session: str, report: Report, graphs: Graphs) -> None:
@@ -99,6 +101,7 @@ class Door:
         self._plain: set[Key] = set()
         self._is_used, self._asked_others_s = False, 0.0
         self.flush_workers: Callable[[], None] = lambda: None
+        self.held: Callable[[], Container[Key]] = tuple
 
     # ---------------------------------------------------------------- planning
 
@@ -159,7 +162,20 @@ class Door:
                 self._known[key] = digest
                 self._plain.add(key)
 
+    def _know(self, key: Key, digest: str | None) -> None:
+        """Note what a cluster will hold under a key: as long as it holds something there, it is that and stays that."""
+        before = self._known.pop(key, None)
+        if digest is not None and (digest == before or key not in self.held()):
+            self._known[key] = digest
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Take notice that a cluster computes something under keys that nobody looks at here."""
+        for key in keys:
+            self._known.pop(key, None)
+            self._plain.discard(key)
+
     def _passes_through(self, error: Exception) -> None:
+        self._known.clear()
         _logger.debug("a dask graph passes through", exc_info=error)
         self._cache.warn_once(
             f"a dask graph is computed as it is, without {self._cache!r}", f"{type(error).__name__}: {error}"
@@ -179,9 +195,9 @@ class Door:
         ignored = {os.path.realpath(name) for name in (*values.files, store.url.removeprefix("file://"))}
         place = tasks.Place(store, self._session, tuple(sorted(ignored)))
         self._plain.difference_update(wanted)
-        self._known.update(
-            {key: digest for key in wanted if (digest := plan.keeps.get(key) or _of_row(plan, key)) is not None}
-        )
+        for key in wanted:
+            if not _is_held(view, key):
+                self._know(key, plan.keeps.get(key) or _of_row(plan, key))
         return Planning(view, prints, look_up, plan, Rewriter(view, plan, place, Functions(prints), gained))
 
     # ---------------------------------------------------------------- telling
@@ -274,3 +290,8 @@ def _seconds(row: Row) -> float:
 
 def _of_row(plan: Plan, key: Key) -> str | None:
     return plan.loads[key].row.key if key in plan.loads else None
+
+
+def _is_held(view: layers.View, key: Key) -> bool:
+    """Whether a graph has under a key what a cluster holds there already."""
+    return key in view.tasks and nodes.structure(view.node(key)) == nodes.Ref(key)
