@@ -65,6 +65,15 @@ def test_a_second_compute_loads_its_output(tmp_path, scheduler):
     assert warm == (5, {"loaded": 1, "computed": 0, "cut": 0})
 
 
+def test_a_delayed_collection_is_loaded_like_any_other(tmp_path):
+    # The newest dask makes a bare reference of it.
+    for n in range(2):
+        value = dask.delayed(da.arange(10, chunks=3) + 1)
+        found, counts = in_cache(tmp_path, lambda value=value: value.compute(scheduler="sync"))
+        assert np.array_equal(found, np.arange(1, 11))
+        assert counts == {"loaded": n, "computed": 1 - n, "cut": 0}
+
+
 def test_arrays_bags_and_nested_containers_come_out_as_from_dask(tmp_path):
     x = da.arange(10, chunks=3) + 1
     values = {"sum": x.sum(), "all": [x, dask.delayed(inc)(1)], "plain": 3}

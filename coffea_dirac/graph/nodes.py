@@ -109,7 +109,9 @@ def is_task(node: Any) -> bool:
 
 def is_future(value: Any) -> bool:
     """Whether a value stands for a result that a cluster holds."""
-    return isinstance(value, TaskRef) or bool(getattr(value, "__dask_future__", False))
+    # What is nothing but a reference names another key of the same graph.
+    is_bare = type(value) is TaskRef
+    return not is_bare and (isinstance(value, TaskRef) or bool(getattr(value, "__dask_future__", False)))
 
 
 def dependencies(node: Any) -> Collection[Key]:
