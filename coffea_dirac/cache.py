@@ -138,6 +138,11 @@ class StageCache(Records):
         dask collection
             The same.
 
+        Raises
+        ------
+        ConfigurationError
+            It is something else.
+
         Examples
         --------
         >>> import dask, tempfile
@@ -149,9 +154,15 @@ class StageCache(Records):
         >>> cache.report.counts
         {'loaded': 0, 'computed': 2, 'cut': 0}
         """
+        from dask import is_dask_collection
         from dask.core import flatten
 
         asked: Any = collection
+        if not is_dask_collection(asked):
+            raise ConfigurationError(
+                f"keep() marks a dask collection, not a {type(asked).__name__}: weights = cache.keep(weights), each of "
+                "several by itself, and before it is computed"
+            )
         self.marked.update(flatten(asked.__dask_keys__()))
         return collection
 

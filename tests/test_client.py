@@ -221,11 +221,16 @@ def forgotten(client, future):
         time.sleep(0.001)
 
 
+def submit_an_open_file(client):
+    with Path(__file__).open() as file:
+        return client.submit(lambda _, x: x + 1, file, 5, key="k")
+
+
 @pytest.mark.parametrize(
     "other",
     [
         lambda client: client.submit(inc, 5, key="k", pure=False),
-        lambda client: client.submit(lambda _, x: x + 1, (one for one in ()), 5, key="k"),
+        submit_an_open_file,
         lambda client: client.map(inc, [5], key=["k"], pure=False)[0],
         lambda client: client.map(inc, (5,), key=["k"], batch_size=1)[0],
     ],

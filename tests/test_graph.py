@@ -466,3 +466,24 @@ def test_several_dataframes_at_once_are_those_of_plain_dask(tmp_path):
     for found, counts in (cold, warm):
         assert all(x.equals(y) for x, y in zip(found, plain, strict=True))
         assert counts["loaded"] == (4 if found is warm[0] else 0)
+
+
+def test_a_stage_is_tried_by_dask_as_the_function_that_it_is(tmp_path):
+    @stage
+    def doubled(x):
+        return x * 2
+
+    import dask.dataframe as dd
+    import pandas as pd
+
+    frame = dd.from_pandas(pd.DataFrame({"a": [1, 2, 3]}), npartitions=2)
+    with StageCache(tmp_path) as cache:
+        x = da.arange(4, chunks=2).map_blocks(doubled).map_blocks(lambda block: doubled(block) + 1)
+        assert x.sum().compute() == 28
+        assert frame.map_partitions(doubled).a.sum().compute() == 12
+    assert cache.report.counts["computed"] == 4
+
+
+def test_only_a_collection_can_be_marked(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"not a list: weights = cache\.keep\(weights\)"):
+        StageCache(tmp_path).keep([dask.delayed(1)])

@@ -208,6 +208,17 @@ def test_only_columns_of_what_is_computed_are_read(tmp_path, files, monkeypatch)
     assert set().union(*READ) == {"eta"}
 
 
+def test_arrays_of_dask_may_be_asked_for_beside_collections_of_awkward(tmp_path, files):
+    def lazy():
+        met = events(files).met
+        return [met, dak.to_dask_array(dak.from_lists([[1.0], [2.0]])) + 1, filled(events(files).pt)]
+
+    for is_warm in (False, True):
+        (met, array, _), report = done(tmp_path / "cache", lazy)
+        assert (len(met), array.tolist()) == (123, [2.0, 3.0])
+        assert (report.counts["computed"] == 0) == is_warm
+
+
 @pytest.mark.parametrize("is_made_anew", [True, False])
 def test_an_overwritten_parquet_file_is_a_miss(tmp_path, is_made_anew):
     def lazy():

@@ -27,7 +27,7 @@ class Guard:
     def __init__(self) -> None:
         self._names: list[tuple[Mapping[str, Any], str, Any]] = []
         self._cells: list[tuple[types.CellType, Any]] = []
-        self._functions: list[tuple[types.FunctionType, Any, Any, Any]] = []
+        self._functions: list[tuple[types.FunctionType, Any, Any, dict[str, Any], dict[str, Any]]] = []
         self.is_changeable = False
         """Whether a container, an array or an instance was met: only its content tells whether it is the same."""
 
@@ -41,7 +41,8 @@ class Guard:
 
     def saw_function(self, function: types.FunctionType) -> None:
         """Note what a function is made of."""
-        self._functions.append((function, function.__code__, function.__defaults__, function.__kwdefaults__))
+        named, own = dict(function.__kwdefaults__ or {}), dict(vars(function))
+        self._functions.append((function, function.__code__, function.__defaults__, named, own))
 
     def holds(self) -> bool:
         """Return whether all is as it was; False where only another walk can tell."""
@@ -50,7 +51,14 @@ class Guard:
             and all(namespace.get(name, _ABSENT) is value for namespace, name, value in self._names)
             and all(cell.cell_contents is value for cell, value in self._cells)
             and all(
-                f.__code__ is code and f.__defaults__ is defaults and f.__kwdefaults__ is kwdefaults
-                for f, code, defaults, kwdefaults in self._functions
+                f.__code__ is code
+                and f.__defaults__ is defaults
+                and _are_same(f.__kwdefaults__ or {}, named)
+                and _are_same(vars(f), own)
+                for f, code, defaults, named, own in self._functions
             )
         )
+
+
+def _are_same(now: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    return now.keys() == before.keys() and all(now[name] is value for name, value in before.items())

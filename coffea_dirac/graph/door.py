@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,8 @@ class Door:
         self._packs: set[str] = set()
         self._known: dict[Key, str] = {}
         self._plain: set[Key] = set()
+        # Threads may use one client at once.
+        self._lock = threading.RLock()
         self._is_used, self._asked_others_s = False, 0.0
         self.flush_workers: Callable[[], None] = lambda: None
         self.held: Callable[[], Container[Key]] = tuple
@@ -114,7 +117,7 @@ class Door:
             self._cache.warn_once("a dask graph is computed as it is", why)
             return None
         options = {name: value for name, value in options.items() if name != "optimizations"}
-        with let(OPEN, SHUT), _not_collecting():
+        with let(OPEN, SHUT), self._lock, _not_collecting():
             try:
                 found = asked(collections, is_optimised=is_optimised)
                 graph = layers.merged([one.graph for one in found])
@@ -138,7 +141,7 @@ class Door:
 
     def reduced(self, graph: Mapping[Key, Any], keys: Any) -> Any:
         """Return a smaller graph for `keys` of one that nobody optimises; itself if that cannot be made."""
-        with let(OPEN, SHUT), _not_collecting():
+        with let(OPEN, SHUT), self._lock, _not_collecting():
             try:
                 wanted = list(dict.fromkeys(layers.flat([keys])))
                 planning = self._planning(graph, wanted)
@@ -152,6 +155,10 @@ class Door:
 
     def note_values(self, values: Mapping[Key, Any]) -> None:
         """Take notice of values that a cluster has been given under keys."""
+        with self._lock:
+            self._note_values(values)
+
+    def _note_values(self, values: Mapping[Key, Any]) -> None:
         view = layers.view({key: nodes.data(key, value) for key, value in values.items()})
         self._values.begin()
         prints = Prints(view, self._values)

@@ -116,9 +116,10 @@ class View:
 
     def names_of_layers(self, key: Key) -> set[str]:
         """Return the names of the layers that a key is in."""
-        layer, found = self.layer(key), set(self.others.get(key, ()))
-        found.update([layer.name] if layer is not None else (), [self.owners[key]] if key in self.owners else ())
-        return found
+        layer, found = self.layer(key), {self.owners[key]} if key in self.owners else set[str]()
+        if layer is not None:
+            found.add(layer.name)
+        return found | self.others[key] if key in self.others else found
 
     def layers_below(self, name: str) -> list[str]:
         """Return the layers of partitions that such a layer takes partitions of."""

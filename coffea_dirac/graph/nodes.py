@@ -87,9 +87,11 @@ def structure(node: Any) -> Ref | Data | Call | Container | Inner:
 def _set_of(node: Any) -> Call | Container:
     """Return a call of ``set``; of a list of results, which dask makes in the order of their hashes, as a container."""
     listed = node.args[0] if len(node.args) == 1 else None
-    # dask 2025 spells such a list as a call, dask 2026 as a container.
+    # dask 2025 spells such a list as a call, dask 2026 as a container; a set without results as a list of values.
     if isinstance(listed, Task) and getattr(listed.func, "__name__", "") in ("_identity_cast", "to_container"):
         return Container("Set", tuple(listed.args))
+    if type(listed) is list:
+        return Container("Set", tuple(listed))
     return Call(node.func, node.args, node.kwargs)
 
 

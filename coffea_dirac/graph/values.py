@@ -17,6 +17,8 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from dask.utils import SerializableLock
+
 from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import Ingredients, describe
 from coffea_dirac.fingerprint.packages import counted_version
@@ -215,6 +217,8 @@ class Values:
             return ["repack", self.inner(inner, _nowhere)]
         if nodes.is_node(value):
             return ["node", self.node(value, _nowhere)]
+        if type(value) is SerializableLock:  # its token is random
+            return "lock"
         if type(value).__module__.startswith("awkward.forms"):
             return ["form", hashlib.sha256(_bytes(_form_text(value))).hexdigest()]
         if type(value).__module__.startswith(_CARRIERS) and (carried := _carried(value)):

@@ -68,7 +68,7 @@ class Stage:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function, or return a handle of the call."""
         graph = ACTIVE.get()
-        if graph is None or _is_tracing((*args, *kwargs.values())):
+        if graph is None or _is_tracing((*args, *kwargs.values())) or _is_tried_by_dask():
             if (handle := handle_in((args, kwargs))) is not None:
                 raise StageError(
                     f"{self.name} is called with {handle!r} outside of the run that this handle belongs to: call it "
@@ -118,6 +118,19 @@ def _is_tracing(values: Iterable[Any]) -> bool:
     parts = [part for value in values for part in (value if type(value) in (list, tuple) else (value,))]
     arrays = [v for v in parts if any(base.__module__ == "awkward.highlevel" for base in type(v).__mro__)]
     return any(array.layout.backend.name == "typetracer" for array in arrays)
+
+
+# By these dask calls a function on a few made-up values, to see what its results look like.
+_TRIALS = frozenset({"compute_meta", "apply_infer_dtype", "emulate"})
+
+
+def _is_tried_by_dask() -> bool:
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name in _TRIALS and str(frame.f_globals.get("__name__")).startswith("dask."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _remade(
