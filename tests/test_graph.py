@@ -487,3 +487,13 @@ def test_a_stage_is_tried_by_dask_as_the_function_that_it_is(tmp_path):
 def test_only_a_collection_can_be_marked(tmp_path):
     with pytest.raises(ConfigurationError, match=r"not a list: weights = cache\.keep\(weights\)"):
         StageCache(tmp_path).keep([dask.delayed(1)])
+
+
+def test_data_that_dask_holds_may_be_asked_for_as_they_are(tmp_path):
+    import dask.dataframe as dd
+    import pandas as pd
+
+    frame = dd.from_pandas(pd.DataFrame({"a": [1, 2, 3], "b": [4, 5, 6]}), npartitions=2)
+    with StageCache(tmp_path):
+        found, array = dask.compute(frame, da.from_array(np.arange(4), chunks=2), scheduler="sync")
+    assert found.equals(frame.compute(scheduler="sync")) and array.tolist() == [0, 1, 2, 3]

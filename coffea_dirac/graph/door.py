@@ -301,4 +301,5 @@ def _of_row(plan: Plan, key: Key) -> str | None:
 
 def _is_held(view: layers.View, key: Key) -> bool:
     """Whether a graph has under a key what a cluster holds there already."""
-    return key in view.tasks and nodes.structure(view.node(key)) == nodes.Ref(key)
+    found = nodes.structure(view.node(key)) if key in view.tasks else None
+    return isinstance(found, nodes.Ref) and found.key == key
