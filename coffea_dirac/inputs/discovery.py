@@ -19,6 +19,7 @@ from typing import Any
 
 from coffea_dirac.context import let
 from coffea_dirac.inputs.paths import counts, digest_path
+from coffea_dirac.inputs.remembered import Opened, Remembered
 from coffea_dirac.interfaces import Discovered, Json
 
 # Readers of source code: what they open is the code itself (already in the fingerprint) or a message about it.
@@ -36,14 +37,26 @@ class Window:
     ----------
     ignored : iterable of str
         Files and directories whose opens do not count: the input file, the store.
+    reaches : callable
+        The name of a function -> whether the code that runs may call it, and so depend on what it has kept.
     """
 
-    def __init__(self, ignored: Iterable[str] = ()) -> None:
+    def __init__(self, ignored: Iterable[str] = (), reaches: Callable[[str], bool] = lambda name: True) -> None:
         self.ignored = tuple(os.path.realpath(p) for p in ignored)
+        self._reaches = reaches
         self.metadata: dict[str, str] = {}
         self.files: dict[str, str] = {}
         self.written: set[str] = set()
         self.unchecked: str = ""
+
+    def enter(self, remembered: Iterable[Opened]) -> None:
+        """Enter files that were opened before, of which the code may have kept something."""
+        for name, path, digest, by in remembered:
+            is_ignored = any(path == p or path.startswith(p.rstrip("/") + "/") for p in self.ignored)
+            if is_ignored or not self._reaches(by):
+                continue
+            if self.files.setdefault(name, digest) != digest and name not in self.written:
+                self.unchecked = self.unchecked or f"{name} was read earlier in this process with other content"
 
     def leave_out(self, directories: Iterable[str]) -> None:
         """Forget what was read and written below some directories."""
@@ -73,6 +86,7 @@ class recording(let[Window | None]):  # noqa: N801 - read as a statement, as `le
 
     def __exit__(self, *_: object) -> None:
         _hook.closed(self._opened)
+        self._opened.enter(_remembered)
         super().__exit__()
 
 
@@ -120,6 +134,10 @@ class _Hook:
         with self._lock:
             self._open.pop(id(window), None)
 
+    def is_open(self, window: Window) -> bool:
+        """Whether user code runs in a window; in `unrecorded` it does not."""
+        return id(window) in self._open
+
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
         if not self._open or event not in _EVENTS or getattr(self._busy, "on", False):
             return
@@ -140,8 +158,9 @@ class _Hook:
         return [window for window, threads in list(self._open.values()) if me not in threads and not _is_own_thread()]
 
 
-_EVENTS = frozenset({"open", "os.listdir", "os.scandir"})
+_EVENTS = frozenset({"open", "os.listdir", "os.scandir", "sqlite3.connect"})
 _hook = _Hook()
+_remembered = Remembered()
 
 
 def _is_own_thread() -> bool:
@@ -167,6 +186,8 @@ def _note_event(window: Window, event: str, args: tuple[Any, ...]) -> None:
             window.unchecked = window.unchecked or f"{shown} is opened for reading and writing at once"
     elif shown not in window.written and shown not in window.files:
         window.files[shown] = digest_path(path)
+        if _hook.is_open(window):
+            _remembered.note(shown, path, window.files[shown], sys._getframe(2))
 
 
 def _opened_by_import() -> bool:

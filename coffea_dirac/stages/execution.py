@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from coffea_dirac.context import let
 from coffea_dirac.errors import StageError
 from coffea_dirac.inputs.discovery import Window, recording
+from coffea_dirac.inputs.files import File
 from coffea_dirac.inputs.paths import digest_path
 from coffea_dirac.interfaces import Discovered
 from coffea_dirac.stages.handles import ACTIVE, CALLED, RUNNING, Handle, filled
@@ -57,7 +58,7 @@ def execute(
     arguments = {name: filled(value, value_of) for name, value in handle.arguments.values.items()}
     # What came as a value is compared by its digest.
     snapshot = Snapshot(arguments, apart={id(value) for _, value, _ in handle.arguments.changeable})
-    window = Window(ignored)
+    window = Window(ignored, _reaching(handle))
     value = _called(handle, arguments, window)
     seconds = time.perf_counter() - started
     if (name := snapshot.first_change()) is not None:
@@ -66,6 +67,22 @@ def execute(
         raise _changes(handle, name)
     problem = _problem(window, named_files)
     return Execution(value, frozenset(window.inputs()), problem, frozenset(window.written), seconds)
+
+
+def _reaching(handle: Handle) -> Callable[[str], bool]:
+    stage, templates = handle.stage, handle._graph.templates
+    # The instance of a method belongs to its template; any other object may bring code along.
+    values = list(handle.arguments.values.values())[1 if stage.is_method else 0 :]
+    if all(map(_is_plain, values)):
+        return lambda name: templates.reaches(handle.template, name)
+    return lambda name: True
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple | dict):
+        return all(map(_is_plain, value.values() if isinstance(value, dict) else value))
+    kind = type(value)
+    return kind in (Handle, File, str, bytes, int, float, bool, type(None), slice) or hasattr(kind, "is_whole")
 
 
 def _called(handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any:

@@ -247,6 +247,7 @@ class Templates:
         self.digests: dict[int, tuple[Any, str]] = {}
         """Digests of arguments that do not change in a run, by id, with the arguments."""
         self._held: list[object] = []
+        self._texts: dict[str, str] = {}
 
     def named_files(self, strings: frozenset[str]) -> Mapping[str, str]:
         """Return the files that strings name, with their digests; each set of strings is looked at once."""
@@ -277,6 +278,13 @@ class Templates:
             # An id stands for its object as long as that lives.
             self._held += [stage, instance, *(getattr(instance, "__dict__", None) or {}).values()]
         return found
+
+    def reaches(self, template: Template, name: str) -> bool:
+        """Return whether the code of a stage may call a function of this name."""
+        text = self._texts.get(template.digest)
+        if text is None:
+            text = self._texts[template.digest] = canonical(self.ingredients[template.digest].tree["nodes"])
+        return name in text
 
     def changed(self, stage: Stage, arguments: Mapping[str, Any], template: Template) -> str | None:
         """Return what is no longer as it was when a stage was called: the instance of a method, or what is watched."""
