@@ -18,6 +18,10 @@ from coffea_dirac.merge import Leaf, Node, Place, mark_of
 MERGE_LEAST = 32
 
 
+class UnreadableError(Exception):
+    """A result that is to be added here cannot be loaded: its place needs one again."""
+
+
 @dataclass
 class Found:
     """A result: a row of the store, a payload or a value in memory, with coffea's ``entries`` and ``columns``."""
@@ -57,9 +61,14 @@ class Ledger:
     root : Node or Leaf
         What `merge.tree` returned.
     load : callable
-        (place, Found) -> a value that may be changed.
+        (place, Found) -> a value that may be changed; raises `UnreadableError` if there is none after all.
     add : callable
         (partial sum or None, value) -> their sum; may change the partial sum.
+
+    Attributes
+    ----------
+    unreadable : list of (place, Found)
+        What could not be loaded to be added here; each of these places needs a result again.
 
     Examples
     --------
@@ -81,6 +90,7 @@ class Ledger:
         self._parents: dict[Leaf, Node] = {}
         self._marks: dict[Place, str] = {}
         self._absent: set[Place] = set()
+        self.unreadable: list[tuple[Place, Found]] = []
         self._watch(root)
 
     def _watch(self, place: Place) -> None:
@@ -205,7 +215,14 @@ class Ledger:
                 if child not in self._found:
                     return
                 found = self._found.pop(child)
-                state.partial = self._add(state.partial, self._load(child, found))
+                try:
+                    value = self._load(child, found)
+                except UnreadableError:
+                    self.unreadable.append((child, found))
+                    self._reset(child)
+                    self._open_above(node)
+                    return
+                state.partial = self._add(state.partial, value)
                 add_metrics(state.metrics, metrics_of(found))
             state.n_next += 1
         # All below may have been known before, when it was still to be merged at workers.

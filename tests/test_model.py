@@ -6,11 +6,12 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, example, given, note, settings
 from model import Ran, Step, World, content, mild_steps, plain, steps, take
 
 from coffea_dirac.errors import ProcessingError
@@ -127,7 +128,13 @@ def profile(n: int) -> Any:
     return settings(max_examples=n, deadline=None, phases=phases, suppress_health_check=list(HealthCheck))
 
 
+# Damaged records beside a work item in halves: what is read to be added in this process turns out to be unreadable.
+_QCD = Step(datasets={"qcd": [0, 2, 4]})
+_HALVED = [replace(_QCD, stops_after=5), replace(_QCD, memory=5, damage=("all packs", 136)), _QCD, _QCD]
+
+
 @profile(25)
+@example(_HALVED)
 @given(steps)
 def test_the_executor_does_what_its_model_does(sequence: list[Step]) -> None:
     run_sequence(sequence)

@@ -273,7 +273,8 @@ class Computing:
         if receipt.needs is not None:
             return
         self.waiting.discard(position)
-        self._merging.enter(position, Found(receipt.row, receipt.payload, receipt.value, receipt.metrics))
+        found = Found(receipt.row, receipt.payload, receipt.value, receipt.metrics)
+        self.add(self._merging.enter(position, found))
         self._count(receipt)
 
     def _count(self, receipt: Receipt) -> None:
@@ -294,7 +295,7 @@ class Computing:
         item = self._plan.items[position]
         self._report.datasets[item.dataset].failed[item.filename] = without_secrets(why)
         self.waiting.discard(position)
-        self._merging.leave_out(position)
+        self.add(self._merging.leave_out(position))
         self._advance(1)
 
     def _fail(self, position: int, error: CoffeaDiracError) -> None:

@@ -12,7 +12,7 @@ from coffea_dirac import codecs, packs
 from coffea_dirac.cache import StageCache
 from coffea_dirac.errors import JobServiceError
 from coffea_dirac.interfaces import Discovered, Outcome, Row
-from coffea_dirac.ledger import Found, Ledger, metrics_of
+from coffea_dirac.ledger import Found, Ledger, UnreadableError, metrics_of
 from coffea_dirac.merge import Leaf, Node, Place, leaves_of, tree
 from coffea_dirac.report import Report
 from coffea_dirac.running.call import Call, Lost
@@ -56,7 +56,7 @@ class Merging:
         self._is_split = False
         self._n_merges = self._n_lost = 0
         self._n_flying = 0
-        self._ledger = Ledger(tree(self._leaves), self._value, add)
+        self._ledger = Ledger(tree(self._leaves), self._loaded, add)
 
     # ---------------------------------------------------------------- what the cache has
 
@@ -119,21 +119,23 @@ class Merging:
 
     # ---------------------------------------------------------------- what comes
 
-    def enter(self, position: int, found: Found) -> None:
-        """Note the result of a work item."""
+    def enter(self, position: int, found: Found) -> list[int]:
+        """Note the result of a work item; return the positions whose records turned out to be unreadable."""
         with self.lock:
             leaf = self._leaves[position]
             if found.row is not None:
                 self._plan.rows[position] = found.row
                 self._ledger.know(leaf, full_key(found.row, self._digests))
             self._ledger.enter(leaf, found)
+            return self._unreadable_here()
 
-    def leave_out(self, position: int) -> None:
-        """Note that a work item has no result."""
+    def leave_out(self, position: int) -> list[int]:
+        """Note that a work item has no result; return the positions whose records turned out to be unreadable."""
         with self.lock:
             self._absent.add(position)
             self._left_out.add(position)
             self._ledger.leave_out(self._leaves[position])
+            return self._unreadable_here()
 
     def split(self, position: int, parts: Sequence[Any]) -> list[int]:
         """Put parts of a work item in its place and return their positions; their results are not kept."""
@@ -192,14 +194,14 @@ class Merging:
             if receipt.problem and self._cache is not None:
                 self._cache.give_up(receipt.problem)
             if receipt.lost:
-                return [position for row in receipt.lost for position in self._look_again(node, row)]
+                return [i for row in receipt.lost for i in self._look_again(self._ledger.reopen(node, [row]), row)]
             if self._cache is not None:
                 self._cache.noted(receipt.rows)
             self._report.merged += max(len(receipt.rows), 1)
             is_kept = receipt.payload is None and receipt.value is None
             row = receipt.rows[-1] if is_kept else None
             self._ledger.enter(node, Found(row, receipt.payload, receipt.value, receipt.metrics))
-            return []
+            return self._unreadable_here()
 
     def _put_back(self, node: Node) -> None:
         self._n_lost += 1
@@ -210,12 +212,20 @@ class Merging:
             )
         self._ledger.put_back(node)
 
-    def _look_again(self, node: Node, row: Row) -> list[int]:
+    def _unreadable_here(self) -> list[int]:
+        """Look again for what could not be read to be added here; return the positions that must be computed."""
+        positions: list[int] = []
+        while self._ledger.unreadable:
+            place, found = self._ledger.unreadable.pop()
+            assert found.row is not None, "what is in memory can be read"
+            positions += self._look_again([place], found.row)
+        return positions
+
+    def _look_again(self, places: Sequence[Place], row: Row) -> list[int]:
         """Find other records for what a lost one stood for; return the positions that must be computed."""
         self._lost.add(row)
         if self._cache is not None:
             self._cache.is_unreadable(row)
-        places = self._ledger.reopen(node, [row])
         for place in places:
             if isinstance(place, Leaf):
                 self._plan.rows.pop(place.position, None)
@@ -242,7 +252,7 @@ class Merging:
             if not self._absent or self._is_split or not present or len(self._plan.rows) < len(present):
                 return False
             self._absent = set()
-            self._ledger = Ledger(tree(present), self._value, add)
+            self._ledger = Ledger(tree(present), self._loaded, add)
             self._enter_known([self._ledger.root])
             return not self._ledger.is_done
 
@@ -281,16 +291,23 @@ class Merging:
         """Yield the positions that are in the result: all but those left out."""
         return (leaf.position for leaf in leaves_of(self._ledger.root) if leaf.position not in self._absent)
 
-    def _value(self, place: Place, found: Found, *, lacking: set[int] | None = None) -> Any:
-        """Return a result as the cache would; what was lost on the way is made again here, or entered as `lacking`."""
+    def _loaded(self, _: Place, found: Found) -> Any:
+        """Return a result as the cache would."""
         if found.payload is not None:
             return codecs.decode(*found.payload)
         if found.row is None:
             return found.value
         values = self._cache.load([found.row]) if self._cache is not None else {}
-        if found.row in values:
-            return values[found.row]
-        return self._made_again(place, lacking)
+        if found.row not in values:
+            raise UnreadableError
+        return values[found.row]
+
+    def _value(self, place: Place, found: Found, *, lacking: set[int] | None = None) -> Any:
+        """Return a result as the cache would; what was lost on the way is made again here, or entered as `lacking`."""
+        try:
+            return self._loaded(place, found)
+        except UnreadableError:
+            return self._made_again(place, lacking)
 
     def _made_again(self, place: Place, lacking: set[int] | None) -> Any:
         if isinstance(place, Node):
