@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dask
 import dask.array as da
+import dask.bag as db
 import dask.threaded
 import numpy as np
 import pytest
@@ -497,3 +498,11 @@ def test_data_that_dask_holds_may_be_asked_for_as_they_are(tmp_path):
     with StageCache(tmp_path):
         found, array = dask.compute(frame, da.from_array(np.arange(4), chunks=2), scheduler="sync")
     assert found.equals(frame.compute(scheduler="sync")) and array.tolist() == [0, 1, 2, 3]
+
+
+def test_what_comes_of_a_shuffle_by_way_of_files_is_kept(tmp_path):
+    for is_warm in (False, True):
+        with StageCache(tmp_path) as cache:
+            bag = db.from_sequence(range(6), npartitions=2).groupby(lambda x: x % 2)
+            assert sorted(map(sorted, dict(bag.compute(scheduler="sync")).values())) == [[0, 2, 4], [1, 3, 5]]
+        assert (cache.report.counts["computed"] == 0) == is_warm

@@ -23,9 +23,10 @@ from coffea_dirac.inputs.remembered import Opened, Remembered
 from coffea_dirac.interfaces import Discovered, Json
 
 # Readers of source code: what they open is the code itself (already in the fingerprint) or a message about it.
-# And the reader of tokens, which say who reads and not what.
+# And the reader of tokens, which say who reads and not what, and those by which dask's tasks hand data to each other.
 _CODE_READERS = frozenset(
-    "importlib._bootstrap_external importlib._bootstrap linecache tokenize zipimport coffea_dirac.tokens".split()
+    "importlib._bootstrap_external importlib._bootstrap linecache tokenize zipimport coffea_dirac.tokens "
+    "partd.file locket".split()
 )
 _window: ContextVar[Window | None] = ContextVar("coffea_dirac_window", default=None)
 
