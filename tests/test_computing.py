@@ -23,7 +23,7 @@ def test_what_a_dead_worker_kept_counts_for_all_work_items_of_a_file_that_is_lis
     writer.close()
     task: Any = SimpleNamespace(store=store, session="monday")
     run: Any = SimpleNamespace(cache=None)
-    plan: Any = SimpleNamespace(template=None)
+    plan: Any = SimpleNamespace(template=None, items=[])
     other: Any = None
     computing = Computing(run, plan, other, task, other, other)
     bundle = Bundle("b0", [(0, None, "a" * 64), (1, None, "b" * 64), (2, None, "a" * 64), (3, None, "")])
