@@ -128,6 +128,7 @@ def resolve(
     if verify not in get_args(Verify):
         raise ConfigurationError(f"verify={verify!r}: write verify='size' or verify='adler32'")
     datasets = wanted(what)
+    _check_options(datasets, sites, weights, redirector, metadata or {})
     asked = list(dict.fromkeys(did for dataset in datasets.values() for did in dataset.dids))
     opened = open_catalog(catalog)
     listing = ListingCatalog.snapshot(opened, asked, with_sites=sites is None)
@@ -144,6 +145,29 @@ def resolve(
         found[name] = {**dataset.other, "files": _names(name, dataset, listing, treename, any_file=bool(redirector))}
         found[name]["metadata"] = {**dataset.metadata, **(metadata or {}).get(name, {})}
     return LogicalFileset(found, listing, near)
+
+
+def _check_options(datasets: Any, sites: Any, weights: Any, redirector: str | None, metadata: Any) -> None:
+    if sites is not None and not (isinstance(sites, Mapping) and all(sites.values())):
+        raise ConfigurationError(f"sites={sites!r}: write sites={{'LCG.A.uk': ['A_DISK']}}, the RSEs near each site")
+    if weights is not None and not (
+        isinstance(weights, Mapping) and all(isinstance(weight, int | float) for weight in weights.values())
+    ):
+        raise ConfigurationError(f"weights={weights!r}: write a number for each RSE, weights={{'A_DISK': 2}}")
+    if not isinstance(metadata, Mapping) or not all(isinstance(one, Mapping) for one in metadata.values()):
+        raise ConfigurationError(f"metadata={metadata!r}: write {{dataset: {{'xsec': 2.5}}}}")
+    # It may tell of more datasets than are asked for.
+    if metadata and metadata.keys().isdisjoint(datasets):
+        raise ConfigurationError(
+            f"metadata tells of {', '.join(map(str, metadata))}, and of none of the datasets {', '.join(datasets)}: "
+            "write metadata={dataset: {...}}"
+        )
+    try:
+        (redirector or "").format(scope="scope", name="name")
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigurationError(
+            f"redirector={redirector!r} ({error}): write 'root://redirector.example.org//{{name}}', also with {{scope}}"
+        ) from error
 
 
 def _check(asked: Sequence[str], listing: ListingCatalog, *, allow_missing: bool) -> None:

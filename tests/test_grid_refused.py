@@ -18,7 +18,7 @@ import pytest
 from distributed import Client
 from grids import NOWHERE, SITE_A, SITE_B, START_S, cluster_on, jobs_of
 
-from coffea_dirac import DiracCluster
+from coffea_dirac import DiracCluster, WorkerGroup
 from coffea_dirac.errors import ConfigurationError, CredentialError, JobServiceError
 from coffea_dirac.testing_jobs import wait_until
 
@@ -167,3 +167,42 @@ def test_options_that_mean_nothing_are_refused() -> None:
         DiracCluster(sites={SITE_A: 1}, banned=[SITE_A])
     with pytest.raises(ConfigurationError, match="no way to workers"):
         DiracCluster(sites=[SITE_A], transport="8786")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory": "lots"}, "memory='4 GiB'"),
+        ({"memory": 4}, "64 MiB or more"),
+        ({"cores": 1.5}, "cores=4"),
+        ({"cores": "4"}, "cores=4"),
+        ({"cpu_time": "2h"}, "cpu_time=7200"),
+        ({"resources": ["GPU"]}, "{'GPU': 1}"),
+        ({"sites": {}}, r"sites=\[\] for any"),
+        ({"sites": [5]}, "a mapping or a list"),
+        ({"sites": None, "groups": WorkerGroup("a")}, "a list of WorkerGroup"),
+        ({"sites": None, "groups": [WorkerGroup("a"), WorkerGroup("a")]}, "the names a, a"),
+        ({"sites": None, "groups": [WorkerGroup("a")], "cores": 4}, "said of each group"),
+        ({"workers": "4"}, r"DiracCluster\(4\)"),
+    ],
+)
+def test_an_option_that_cannot_be_meant_is_refused_with_what_to_write(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        DiracCluster(**{"sites": [SITE_A], **options})
+
+
+def test_a_group_without_workers_is_refused_and_memory_may_be_written_as_in_dask() -> None:
+    for maximum in (0, -2):
+        with pytest.raises(ConfigurationError, match="maximum=10"):
+            WorkerGroup(sites=[SITE_A], maximum=maximum)
+    assert WorkerGroup(memory="2 GB").memory == 2_000_000_000
+    assert DiracCluster(sites=[SITE_A], memory="2 GB").jobs.roster.groups[0].memory == 2_000_000_000
+
+
+def test_numbers_of_workers_that_mean_nothing_are_refused() -> None:
+    cluster = DiracCluster(sites=[SITE_A])
+    for wrong in ({"minimum": 5, "maximum": 2}, {"minimum": -1}, {"idle": -1}, {"idle": "10m"}):
+        with pytest.raises(ConfigurationError, match="idle in seconds"):
+            cluster.adapt(**wrong)
+    with pytest.raises(ConfigurationError, match="how many workers to keep"):
+        cluster.scale(-1)

@@ -299,6 +299,25 @@ def test_what_cannot_be_resolved_is_named() -> None:
     assert resolve({"t": "mc:ttbar"}, catalog=found.listing, allow_missing=True, treename="Events") == found
 
 
+@pytest.mark.parametrize(
+    ("what", "options", "message"),
+    [
+        ([5], {}, "names no dataset"),
+        ({"t": None}, {}, "no dids: None"),
+        ("mc:t", {"sites": ["A"]}, "the RSEs near each site"),
+        ("mc:t", {"weights": {"A": "heavy"}}, "a number for each RSE"),
+        ("mc:t", {"metadata": {"xsec": 2.5}}, "write {dataset"),
+        ("mc:t", {"metadata": {"mc:u": {"xsec": 2.5}}}, "none of the datasets mc:t"),
+        ("mc:t", {"redirector": "root://r//{lfn}"}, "also with {scope}"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_what_to_write(what: Any, options: dict[str, Any], message: str) -> None:
+    catalog = {"mc:t": {"mc:a": {"replicas": {"A": "root://a//a"}}}}
+    with pytest.raises(ConfigurationError, match=message):
+        resolve(what, catalog=catalog, **options)
+    resolve("mc:t", catalog=catalog, metadata={"mc:t": {"xsec": 2.5}, "mc:more": {"xsec": 1.0}})
+
+
 def test_a_logical_file_nobody_has_told_of_is_named() -> None:
     with pytest.raises(NoReplicaError, match="nobody has told where lfn://mc:nowhere is"):
         uproot.open({"lfn://mc:nowhere": None})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from coffea_dirac.errors import ConfigurationError
@@ -56,7 +56,7 @@ def wanted(what: Any) -> dict[str, Wanted]:
         what = what.model_dump()
     if isinstance(what, str):
         what = {what: what}
-    elif isinstance(what, Sequence):
+    elif isinstance(what, Sequence) and all(isinstance(did, str) for did in what):
         what = {did: did for did in what}
     if not isinstance(what, Mapping) or not what:
         raise ConfigurationError(f"{what!r} names no dataset: write resolve('user.jdoe:ttbar') or a mapping to dids")
@@ -81,9 +81,9 @@ def _wanted(dataset: str, spec: Any) -> Wanted:
     if isinstance(files, Mapping) and set(files) == {"root"}:
         files = files["root"]
     values = {files: None} if isinstance(files, str) else files
-    if not isinstance(values, Mapping):
+    if isinstance(values, Collection) and not isinstance(values, Mapping) and all(isinstance(v, str) for v in values):
         values = dict.fromkeys(values)
-    if not values or not all(isinstance(name, str) for name in values):
+    if not values or not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise ConfigurationError(f"{dataset!r} has files that are no dids: {files!r}")
     dids, urls = {}, {}
     for name, value in values.items():

@@ -21,7 +21,7 @@ from coffea_dirac.cluster.lifecycle import ClusterLifecycle
 from coffea_dirac.cluster.table import groups_without_workers, html, table, waiting_for
 from coffea_dirac.dirac.cluster_jobs import IMPORTS, ClusterJobs
 from coffea_dirac.dirac.losses import DEFAULT_BUDGET, Budget
-from coffea_dirac.dirac.places import CPU_TIME_S, WorkerGroup
+from coffea_dirac.dirac.places import CPU_TIME_S, WorkerGroup, size_bytes
 from coffea_dirac.dirac.transport import LOCAL, LOOPBACK, transport_of
 from coffea_dirac.errors import CoffeaDiracError, ConfigurationError, JobServiceError
 from coffea_dirac.interfaces import Job, JobService, Json
@@ -89,7 +89,7 @@ class DiracCluster(ClusterLifecycle):
         sites: Mapping[str, int] | Sequence[str] | None = None,
         banned: Sequence[str] = (),
         cores: int = 1,
-        memory: int = 0,
+        memory: int | str = 0,
         cpu_time: int = CPU_TIME_S,
         tags: Sequence[str] = (),
         resources: Mapping[str, float] | None = None,
@@ -107,12 +107,16 @@ class DiracCluster(ClusterLifecycle):
     ) -> None:
         if sites is not None and groups:
             raise ConfigurationError("give sites= or groups=, not both: each group has sites of its own")
+        own = (banned, tags, resources, environment, setup, memory, memory_limit, cores != 1, cpu_time != CPU_TIME_S)
+        _check_groups(groups, are_alone=not any(own))
+        if workers is not None and not isinstance(workers, int):
+            raise ConfigurationError(f"workers={workers!r}: it is a whole number, as in DiracCluster(4)")
         kind = WorkerGroup(
             sites=() if sites is None else sites,
             maximum=None if groups or sites is not None else sys.maxsize,
             banned=banned,
             cores=cores,
-            memory=memory or memory_limit,
+            memory=size_bytes(memory or memory_limit),
             cpu_time=cpu_time,
             tags=tags,
             resources=resources or {},
@@ -229,6 +233,8 @@ class DiracCluster(ClusterLifecycle):
         """
         if (n is None) == (sites is None):
             raise ConfigurationError("give a number or sites: cluster.scale(4), cluster.scale(sites={'LCG.A.uk': 4})")
+        if n is not None and (not isinstance(n, int) or n < 0):
+            raise ConfigurationError(f"cluster.scale({n!r}): it is how many workers to keep, as in cluster.scale(4)")
         self.size.adapt = None
         self.start()
         self.loop.add_callback(self._scale, n if sites is None else self.size.at_sites(sites))
@@ -247,6 +253,13 @@ class DiracCluster(ClusterLifecycle):
         idle : float
             Seconds without work after which a worker ends.
         """
+        numbers = (minimum, idle) if maximum is None else (minimum, idle, maximum)
+        are_numbers = all(isinstance(number, int | float) and number >= 0 for number in numbers)
+        if not are_numbers or (maximum is not None and maximum < minimum):
+            raise ConfigurationError(
+                f"adapt(minimum={minimum!r}, maximum={maximum!r}, idle={idle!r}): workers from none on, minimum at "
+                "most maximum, idle in seconds, as in cluster.adapt(minimum=0, maximum=20, idle=600)"
+            )
         if maximum is None and self.jobs.transport.in_file:
             maximum = default_worker_count()
         self.size.adapt = Adapt(minimum, maximum, idle)
@@ -310,6 +323,20 @@ class DiracCluster(ClusterLifecycle):
 
     def _repr_html_(self, cluster_status: Any = None) -> str:
         return html(repr(self), self.table() if self.status == Status.running else [])
+
+
+def _check_groups(groups: Sequence[WorkerGroup], *, are_alone: bool) -> None:
+    if not isinstance(groups, list | tuple) or not all(isinstance(group, WorkerGroup) for group in groups):
+        raise ConfigurationError(
+            "groups is a list of WorkerGroup: groups=[WorkerGroup('cpu', sites=...), WorkerGroup('gpu', ...)]"
+        )
+    if groups and not are_alone:
+        raise ConfigurationError(
+            "what workers are is said of each group: groups=[WorkerGroup('cpu', cores=4, ...), ...]"
+        )
+    names = [group.name for group in groups]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"groups have the names {', '.join(names)}: give each one of its own, as its workers'")
 
 
 def _dirac_jobs(url: str | None, credentials: str | None) -> JobService:

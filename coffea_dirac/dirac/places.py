@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from dask.utils import parse_bytes
 
 from coffea_dirac.errors import ConfigurationError
 
 MANY = 100
 """How many workers a list of sites gets at most, if no maximum is given."""
 CPU_TIME_S = 6 * 3600
+LEAST_MEMORY = 64 << 20
+"""With less a worker of dask pauses as soon as it is up."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class WorkerGroup:
     cores : int
         Threads of a worker, and processors of its job.
     memory : int
-        Bytes a worker may use; 0 for no limit.
+        Bytes a worker may use, also as dask writes them: ``"4 GiB"``; 0 for no limit.
     cpu_time : int
         Seconds a job may take; its worker leaves in good order before.
     tags : sequence of str
@@ -63,6 +67,10 @@ class WorkerGroup:
     def __post_init__(self) -> None:
         if isinstance(self.sites, str):
             raise ConfigurationError(f"sites is a mapping or a list: sites={{{self.sites!r}: 10}} or [{self.sites!r}]")
+        if not isinstance(self.sites, Collection) or not all(isinstance(site, str) for site in self.sites):
+            raise ConfigurationError(f"sites={self.sites!r}: it is a mapping or a list, as in sites={{'LCG.A.uk': 10}}")
+        if isinstance(self.sites, Mapping) and not self.sites:
+            raise ConfigurationError("sites={} names no site: sites={'LCG.A.uk': 10}, or sites=[] for any")
         for name in ("tags", "banned"):
             if isinstance(getattr(self, name), str):
                 raise ConfigurationError(f"{name} is a list, as in {name}=[{getattr(self, name)!r}]")
@@ -72,6 +80,17 @@ class WorkerGroup:
                     raise ConfigurationError(
                         f"{site!r} gets at most {number!r} workers: a positive number, or leave it"
                     )
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        object.__setattr__(self, "memory", size_bytes(self.memory))
+        for name, example in (("cores", 4), ("cpu_time", 7200), ("maximum", 10)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigurationError(f"{name}={value!r}: it is a positive whole number, as in {name}={example}")
+        numbers = self.resources.values() if isinstance(self.resources, Mapping) else [self.resources]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ConfigurationError(f"resources={self.resources!r}: it has numbers by name, as in {{'GPU': 1}}")
 
     def places(self) -> list[Place]:
         """Return where its workers can be, without what is banned.
@@ -107,6 +126,31 @@ class Place:
     group: WorkerGroup = field(repr=False)
     sites: tuple[str, ...]
     maximum: int
+
+
+def size_bytes(memory: int | str) -> int:
+    """Return how much memory is meant; 0 is no limit.
+
+    Raises
+    ------
+    ConfigurationError
+        It is no size, or one with which no worker comes up.
+
+    Examples
+    --------
+    >>> size_bytes("4 GiB"), size_bytes(2e9), size_bytes(0)
+    (4294967296, 2000000000, 0)
+    """
+    try:
+        found = int(parse_bytes(memory))
+    except (ValueError, TypeError, AttributeError):
+        found = -1
+    if found != 0 and found < LEAST_MEMORY:
+        raise ConfigurationError(
+            f"memory={memory!r}: it is what a worker may use, {LEAST_MEMORY >> 20} MiB or more, as in memory='4 GiB' "
+            "or memory=4_000_000_000"
+        )
+    return found
 
 
 def spread(n: int, places: Iterable[Place], *, maximum: int | None = None) -> dict[str, int]:
