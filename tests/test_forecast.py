@@ -93,6 +93,16 @@ def test_what_is_planned_is_what_is_then_computed_and_cut(scene: Scene) -> None:
         assert plan["unknown"] == 0
 
 
+def test_stages_that_are_made_while_process_runs_are_planned_too(scene: Scene) -> None:
+    text = (scene.folder / "analysis.py").read_text()
+    text = text.replace("@stage\n", "").replace('ak.sum(up["pt"], axis=1)', 'float(ak.sum(up["pt"]))')
+    scene.write("analysis.py", text)
+    scene.edit("        # before\n", "        return {'sum': stage(b)(stage(a)(events))}\n")
+    plan, run = planned(scene), scene.run("inline")
+    assert run["ran"] == {"a": 4, "b": 4}
+    assert plan["counts"]["computed"] == 8 + run["items"]["misses"]
+
+
 def test_a_plan_names_the_reason_and_estimates_by_earlier_records(scene: Scene) -> None:
     first = planned(scene)
     assert first["not_estimated"] == ["a", "b", "c", "d", "y"]

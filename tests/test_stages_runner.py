@@ -245,3 +245,36 @@ def test_without_a_cache_stages_run_once_each(scene: Scene) -> None:
     found = scene.run("inline")
     assert found["ran"] == ALL
     assert found["out"] == scene.run("plain")["out"]
+
+
+BOUND_ANEW = {
+    "global": ("CUT = 0\n@stage\ndef cut(events): return int(ak.sum(events.Jet.pt > CUT))\n", "CUT = pt"),
+    "dict": ("CUT = {}\n@stage\ndef cut(events): return int(ak.sum(events.Jet.pt > CUT['pt']))\n", "CUT['pt'] = pt"),
+    "slot": (
+        "class Cut:\n    __slots__ = ('pt',)\n    @stage\n    def __call__(self, events):\n"
+        "        return int(ak.sum(events.Jet.pt > self.pt))\ncut = Cut()\n",
+        "cut.pt = pt",
+    ),
+    "closure": (
+        "def make():\n    pt = 0\n    @stage\n    def cut(events): return int(ak.sum(events.Jet.pt > pt))\n"
+        "    def bind(value):\n        nonlocal pt\n        pt = value\n    return cut, bind\ncut, bind = make()\n",
+        "bind(pt)",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", BOUND_ANEW)
+def test_what_process_binds_anew_between_two_calls_counts(scene: Scene, way: str) -> None:
+    code, bind = BOUND_ANEW[way]
+    scene.edit("class Analysis", f"{code}\n\nclass Analysis")
+    head = "        global CUT\n" if way == "global" else ""
+    loop = f"for pt in (10, 40):\n            {bind}\n            n[str(pt)] = cut(events)\n"
+    scene.edit("        # before\n", f"{head}        n = {{}}\n        {loop}        return n\n")
+    plain = scene.told("plain")["out"]
+    assert plain["10"] != plain["40"]
+    late = scene.told("inline")
+    assert "was changed after the call" in late["error"][1]
+    scene.edit("= cut(events)", "= cut(events).compute()")
+    for _ in ("cold", "warm"):
+        found = scene.told("inline")
+        assert (found["out"], found["error"]) == (plain, None)

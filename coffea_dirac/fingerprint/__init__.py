@@ -49,6 +49,8 @@ class Ingredients:
         The ``@stage`` functions within reach.
     holds_cache : bool
         Whether a `StageCache` is within reach, which may be used for writing.
+    makes_stages : bool
+        Whether ``stage`` itself is, which code calls to make a stage while it runs.
     files : mapping
         The `File` objects within reach: their paths as written, with the digest of the content, empty if there is none.
     guard : Guard, optional
@@ -63,13 +65,14 @@ class Ingredients:
     warnings: tuple[str, ...] = ()
     stages: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     holds_cache: bool = field(default=False, repr=False, compare=False)
+    makes_stages: bool = field(default=False, repr=False, compare=False)
     files: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     guard: Guard | None = field(default=None, repr=False, compare=False)
 
     @property
     def may_have_handles(self) -> bool:
         """Whether a processor with these ingredients may call stages, or write files by a cache."""
-        return bool(self.stages) or self.holds_cache
+        return bool(self.stages) or self.makes_stages or self.holds_cache
 
 
 def fingerprint(
@@ -239,6 +242,7 @@ def _describe(
         modules,
         stages=stages,
         holds_cache=walker.holds_cache,
+        makes_stages=walker.makes_stages,
         files=walker.files,
         guard=walker.guard,
     )

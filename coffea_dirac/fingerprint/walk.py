@@ -65,6 +65,7 @@ class Walker:
         self.strings: set[str] = set()
         self.stages: list[Any] = []
         self.holds_cache = False
+        self.makes_stages = False
         self.files: dict[str, str] = {}
         self.guard = Guard()
         self.attributes: set[str] = set()
@@ -265,8 +266,10 @@ class Walker:
 
     def library(self, module: str, name: str) -> Json:
         """Return the encoding of something that a library holds under a name."""
-        if self.used(module).kind == "stdlib":
+        kind = self.used(module).kind
+        if kind == "stdlib":
             module = public_module(module)
+        self.makes_stages |= kind == "own" and name == "stage"
         return f"library {module}.{name}"
 
     def member(self, module: str, name: str, content: Json) -> None:

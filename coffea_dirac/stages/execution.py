@@ -63,7 +63,7 @@ def execute(
     seconds = time.perf_counter() - started
     if (name := snapshot.first_change()) is not None:
         raise _changes(handle, f"its argument {name}")
-    if (name := _changed(handle)) is not None:
+    if (name := _changed(handle, has_run=True)) is not None:
         raise _changes(handle, name)
     problem = _problem(window, named_files)
     return Execution(value, frozenset(window.inputs()), problem, frozenset(window.written), seconds)
@@ -98,10 +98,11 @@ def _called(handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any
         raise
 
 
-def _changed(handle: Handle) -> str | None:
+def _changed(handle: Handle, *, has_run: bool = False) -> str | None:
     """Return what is not as it was when the stage was called, None if all is."""
     graph, arguments = handle._graph, handle.arguments
-    if (where := graph.templates.changed(handle.stage, arguments.values, handle.template)) is not None:
+    where = graph.templates.changed(handle.stage, arguments.values, handle.template, has_run=has_run)
+    if where is not None:
         return f"{'its instance' if handle.stage.is_method else 'what it reads'} ({where})"
     for name, value, digest in arguments.changeable:
         if graph.digest(handle.stage, name, value) != digest:

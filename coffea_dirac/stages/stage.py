@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 
 from coffea_dirac.context import let
 from coffea_dirac.errors import ConfigurationError, StageError
-from coffea_dirac.fingerprint import Ingredients, describe, diff, digest_value
+from coffea_dirac.fingerprint import Ingredients, describe, diff
 from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.packages import counted_version
 from coffea_dirac.fingerprint.values import canonical
@@ -20,13 +20,13 @@ from coffea_dirac.inputs.discovery import unrecorded
 from coffea_dirac.interfaces import Versions
 from coffea_dirac.stages.arguments import Template
 from coffea_dirac.stages.handles import ACTIVE, RUNNING, handle_in
+from coffea_dirac.stages.meaning import around, attributes, state
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 # Whatever a stage does with arrays it does through these.
 _LIBRARIES = ("awkward", "coffea", "numpy", "uproot")
 # Code that finds methods by names made at run time: then every method counts.
 _DYNAMIC = ("getattr", "__dict__", "vars", "attrgetter", "methodcaller", "dir", "getmembers")
-_IMMUTABLE = (bool, int, float, complex, str, bytes, type(None), types.FunctionType, type, types.ModuleType)
 
 
 class Stage:
@@ -267,7 +267,8 @@ class Templates:
             Something that the stage reaches has no fingerprint.
         """
         instance = next(iter(arguments.values()), None) if stage.is_method else None
-        name = (id(stage), id(instance), _state(instance)) if stage.is_method else id(stage)
+        meanings, held = around(stage.function)
+        name = (id(stage), meanings, *((id(instance), state(instance)) if stage.is_method else ()))
         found, guard = self._known.get(name, (None, None))
         if found is None or (guard is not None and not guard.holds()):
             with unrecorded():
@@ -276,7 +277,7 @@ class Templates:
             self._known[name] = found, ingredients.guard if self.is_watching else None
             self.ingredients[found.digest] = ingredients
             # An id stands for its object as long as that lives.
-            self._held += [stage, instance, *(getattr(instance, "__dict__", None) or {}).values()]
+            self._held += [stage, instance, *held, *attributes(instance).values()]
         return found
 
     def reaches(self, template: Template, name: str) -> bool:
@@ -286,9 +287,14 @@ class Templates:
             text = self._texts[template.digest] = canonical(self.ingredients[template.digest].tree["nodes"])
         return name in text
 
-    def changed(self, stage: Stage, arguments: Mapping[str, Any], template: Template) -> str | None:
-        """Return what is no longer as it was when a stage was called: the instance of a method, or what is watched."""
-        if not (stage.is_method or self.is_watching):
+    def changed(
+        self, stage: Stage, arguments: Mapping[str, Any], template: Template, *, has_run: bool = False
+    ) -> str | None:
+        """Return what is no longer as it was when a stage was called: its instance, what is around it or is watched.
+
+        What is around a stage it may fill itself: that is looked at before it runs.
+        """
+        if has_run and not (stage.is_method or self.is_watching):
             return None
         now = self.of(stage, arguments)
         if now.digest == template.digest:
@@ -338,12 +344,3 @@ def _methods(kind: type) -> list[str]:
 def _code_of(found: Ingredients) -> list[str]:
     nodes = found.tree["nodes"].values()
     return [canonical(node["code"]) for node in nodes if isinstance(node, dict) and "code" in node]
-
-
-def _state(instance: object) -> object:
-    """Return what tells one state of an instance from another, as long as the values of the first are held."""
-    state = getattr(instance, "__dict__", None) or {}
-    return tuple(
-        (name, id(value) if isinstance(value, _IMMUTABLE) or hasattr(value, "__fspath__") else digest_value(value))
-        for name, value in state.items()
-    )
