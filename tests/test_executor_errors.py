@@ -68,6 +68,12 @@ def test_an_error_in_user_code_is_not_retried_and_keeps_the_other_results(scenar
     assert (scenario.run().hits) == 2
 
 
+def test_an_exception_that_cannot_say_what_it_is_still_has_a_place(scenario: Scenario) -> None:
+    own = "type('Mute', (Exception,), {'__str__': lambda self: 1 / 0})"
+    scenario.edit("analysis.py", "total = float", f"raise {own}()\n        total = float")
+    failing(scenario, "Mute: its text cannot be had", "ZeroDivisionError", "analysis.py", "one.root")
+
+
 def test_a_file_error_in_user_code_is_not_retried(scenario: Scenario) -> None:
     scenario.edit("analysis.py", 'open("weights.json")', 'open("nowhere.json")')
     failing(scenario, "FileNotFoundError", "nowhere.json", "analysis.py")

@@ -62,6 +62,12 @@ def test_a_place_without_a_store_is_refused_with_what_works(place: object) -> No
         open_store(place)  # type: ignore[arg-type]
 
 
+def test_what_switches_the_cache_off_elsewhere_is_no_directory() -> None:
+    with pytest.raises(ConfigurationError, match=r"cache=None, for that directory './off'"):
+        open_store("off")
+    assert open_store("./off").url.endswith("/off")
+
+
 def test_a_file_in_place_of_the_directory_is_explained(tmp_path: Path) -> None:
     (tmp_path / "stages").write_text("notes")
     store = LocalStore(tmp_path / "stages")

@@ -50,7 +50,7 @@ def processing_error(item: Any, call: ProcessingCall, receipt: Receipt) -> Coffe
     place, again = _place(item), _again(item, call)
     cause = _origin(error)
     what = f"{type(cause).__name__}: {_first(cause)}"
-    if str(error).startswith("Failed to open file"):
+    if _said(error).startswith("Failed to open file"):
         text = f"cannot open {place}: {what}. {_advice(cause)} {again}"
         found: CoffeaDiracError = InputError.like(cause, without_secrets(text))
     else:
@@ -173,17 +173,25 @@ def _item_call(item: Any) -> str:
 
 def _origin(error: BaseException) -> BaseException:
     """Return the user's own exception behind coffea's "Failed processing file"."""
-    wrapped = str(error).startswith(("Failed processing file", "Failed to open file", "Failed creating nanoevents"))
+    wrapped = _said(error).startswith(("Failed processing file", "Failed to open file", "Failed creating nanoevents"))
     return error.__cause__ if wrapped and error.__cause__ is not None else error
 
 
+def _said(error: BaseException) -> str:
+    """Return an exception's text; the user's own may fail to make one."""
+    try:
+        return str(error)
+    except Exception as why:  # noqa: BLE001 - whatever it raises, the place of the first error is told
+        return f"its text cannot be had: str() of it raises {type(why).__name__}"
+
+
 def _first(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    lines = [line.strip() for line in _said(error).strip().splitlines() if line.strip()]
     return "; ".join(lines[:3]).rstrip(".") if lines else type(error).__name__
 
 
 def _advice(error: BaseException) -> str:
-    text = f"{type(error).__name__} {error}"
+    text = f"{type(error).__name__} {_said(error)}"
     if isinstance(error, NoReplicaError):
         return "All replicas were tried: repair one of them, or take the file out of the fileset."
     if isinstance(error, CredentialError):

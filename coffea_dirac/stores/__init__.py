@@ -71,6 +71,10 @@ def open_store(place: str | os.PathLike[str] | Store) -> Store:
         raise ConfigurationError(
             f"{place!r} names no place for a store: give a directory, for example open_store('stages')"
         )
+    if text.lower() == "off":
+        raise ConfigurationError(
+            f"{text!r} would be a directory here: for no cache write cache=None, for that directory './{text}'"
+        )
     scheme = _SCHEME.match(text)
     if scheme is None:
         return LocalStore(text)
