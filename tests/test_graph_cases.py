@@ -352,10 +352,10 @@ def test_what_one_kind_of_collection_is_wanted_for_and_another_is_made_of_follow
 def test_a_partition_may_be_wanted_as_delayed_beside_what_is_made_of_it(tmp_path):
     bag = db.from_sequence([1, 2, 3, 4], npartitions=2)
     collections = [bag.filter(lambda x: x % 2), bag.to_delayed()[0], bag.sum()]
-    plain = dask.compute(*collections, scheduler="sync")
     for _ in range(2):
         with StageCache(tmp_path / "cache"):
-            assert dask.compute(*collections, scheduler="sync") == plain
+            # Not compared with plain dask: that of 2026 returns unlike collections in another order than asked for.
+            assert dask.compute(*collections, scheduler="sync") == ([1, 3], [1, 2], 10)
 
 
 def test_an_attribute_of_a_function_that_is_changed_between_two_graphs_is_seen(tmp_path):
