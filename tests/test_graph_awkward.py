@@ -314,3 +314,32 @@ def test_what_comes_after_a_read_error_is_not_kept(tmp_path, files):
         found, _ = dask.compute(*made, scheduler="sync")
     assert found == again != value and cache.report.counts["computed"] > 0
     assert not [e for e in report.exception.to_list() if e]
+
+
+def test_what_is_added_later_comes_with_the_report_of_its_own_reading(tmp_path, files):
+    with uproot.open(files[1]) as file:
+        branch = file["Events"]["pt"]
+        place, size = int(branch.member("fBasketSeek")[0]), int(branch.member("fBasketBytes")[0])
+    with open(files[1], "r+b") as file:
+        file.seek(place + size // 2)
+        file.write(bytes(size // 4))
+
+    def make(*fields):
+        e, report = events(files, allow_read_errors_with_report=(Exception,))
+        return [*(dak.sum(e[field], axis=None) for field in fields), report]
+
+    def told(results):
+        return [error is not None for error in results[-1].exception.to_list()]
+
+    plain = dask.compute(*make("met", "pt"), scheduler="sync")
+    alone, _ = done(tmp_path / "cache", lambda: make("met"))
+    assert (told(alone), told(plain)) == ([False, False, False], [False, True, False])
+    for _ in range(2):
+        with (
+            pytest.warns(CacheWarning, match="which its report tells") as warned,
+            StageCache(tmp_path / "cache") as cache,
+        ):
+            found = dask.compute(*make("met", "pt"), scheduler="sync")
+        assert len(warned) == 1
+        assert found[:2] == plain[:2] and told(found) == told(plain)
+    assert cache.report.counts["loaded"] > 0 and cache.report.counts["computed"] > 0

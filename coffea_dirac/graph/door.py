@@ -59,6 +59,9 @@ class Planning:
     rewriter: Rewriter
 
 
+_READ_AGAIN = {"reason": "new input", "where": "read again, with its report"}
+
+
 @dataclass
 class Graphs:
     """How graphs go through a cache: which results are kept, and where what is known of input files lies."""
@@ -218,7 +221,7 @@ class Door:
         reasons, unsound = self._reasons.of(plan, planning.prints, own), planning.look_up.reasons
         for key, digest in plan.keeps.items():
             self._waiting[digest] = len(report.outcomes)
-            why = unsound.get(digest) or reasons[key]
+            why = unsound.get(digest) or (_READ_AGAIN if key in plan.again else reasons[key])
             report.add(Outcome(own[key].name, digest, "computed", why, work_items=0))
         for key, why_not in plan.unknown.items():
             told = {"reason": "no fingerprint", "where": why_not}

@@ -217,7 +217,12 @@ def trees_read(found: View) -> set[tuple[str, str]]:
 
 def reports_errors(found: View) -> bool:
     """Whether a layer reads its input in such a way that errors are told in a report."""
-    return any(getattr(layer.task.func, "return_report", False) for layer in found.mapped.values())
+    return any(map(tells_errors, found.mapped.values()))
+
+
+def tells_errors(layer: Mapped | None) -> bool:
+    """Whether a layer's partitions are a report beside what was read."""
+    return layer is not None and bool(getattr(layer.task.func, "return_report", False))
 
 
 # ------------------------------------------------------------------------------------------------------- smaller graphs
@@ -245,9 +250,30 @@ class LoadedLayer(MaterializedLayer):  # type: ignore[misc]
     def mock(self) -> MaterializedLayer:
         """Return a layer that makes a partition without data; no column counts as needed for it."""
         chosen = self.graph.cull_layers([self.name])
-        mocks = {name: layer.mock() if hasattr(layer, "mock") else layer for name, layer in chosen.layers.items()}
-        key = (self.name, 0)
-        return MaterializedLayer({key: nodes.data(key, get_sync(HighLevelGraph(mocks, chosen.dependencies), key))})
+        mocks = {name: _mocked(layer) for name, layer in chosen.layers.items()}
+        key, tasks = (self.name, 0), dict(HighLevelGraph(mocks, chosen.dependencies))
+        return MaterializedLayer({key: nodes.data(key, get_sync(_below(key, tasks), key))})
+
+
+def _below(key: Key, tasks: Mapping[Key, Any]) -> dict[Key, Any]:
+    """Return the tasks that a key needs; for others, whose own needs are not there, dask would wait for ever."""
+    found: dict[Key, Any] = {}
+    waiting = [key]
+    while waiting:
+        current = waiting.pop()
+        if current not in tasks:
+            raise LookupError(f"{key} cannot be made without data: {current} is missing")
+        if current not in found:
+            found[current] = nodes.as_node(current, tasks[current], tasks)
+            waiting += nodes.dependencies(found[current])
+    return found
+
+
+def _mocked(layer: Any) -> Any:
+    """Return a layer that makes partitions without data, with a report beside them where it makes one with data."""
+    if getattr(getattr(layer, "io_func", None), "return_report", False):
+        return layer.prepare_for_projection()[0]
+    return layer.mock() if hasattr(layer, "mock") else layer
 
 
 def only(graph: Mapping[Key, Any], computed: Set[str], loads: Mapping[str, Mapping[Key, Any]]) -> Any:

@@ -49,6 +49,8 @@ class Plan:
     needed: dict[str, set[Key]] = field(default_factory=dict)
     unknown: dict[Key, str] = field(default_factory=dict)
     computed: set[Key] = field(default_factory=set)
+    again: set[Key] = field(default_factory=set)
+    """What is kept and computed even so, since what it was made of is read again, with a report of that reading."""
 
     def is_whole(self) -> bool:
         """Whether nothing is computed."""
@@ -78,7 +80,21 @@ class Planner:
 
     def plan(self, wanted: Iterable[Key]) -> Plan:
         """Return what to do for the `wanted` keys."""
-        self._plan, self._wanted = Plan(), set(wanted)
+        wanted, again = list(wanted), set[Key]()
+        while torn := self._torn(found := self._walked(wanted, again)):
+            again |= torn
+        return found
+
+    def _torn(self, plan: Plan) -> set[Key]:
+        """Return what would be loaded beside another reading of the same partition, whose report may tell of errors."""
+        view = self.prints.view
+        if not plan.loads or not layers.reports_errors(view):
+            return set()
+        read = {key for key in plan.computed if layers.tells_errors(view.layer(key))}
+        return {key for key in plan.loads if reached(view, key, read)} if read else set()
+
+    def _walked(self, wanted: Iterable[Key], again: set[Key]) -> Plan:
+        self._plan, self._wanted = Plan(again=again), set(wanted)
         self._seen: set[Key] = set()
         view = self.prints.view
         waiting: list[Key] = list(self._wanted)
@@ -126,7 +142,8 @@ class Planner:
         new = set(keys) - self._seen
         self._seen |= new
         keepable = self._keepable(new, layer)
-        found = self.look_up(keepable) if keepable else {}
+        asked = {key: keepable[key] for key in keepable if key not in self._plan.again}
+        found = self.look_up(asked) if asked else {}
         self._plan.loads.update(found)
         missing = new - found.keys()
         self._plan.computed |= missing
