@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
-import boost_histogram as bh
 import correctionlib
 import hist
 import numpy as np
 from coffea import processor
 
 from agc_example import ml, systematics
+from agc_example.histograms import Axis, histograms
 from agc_example.observables import OBSERVABLES
 from agc_example.selection import in_region, place_among, select, select_lepton
 from coffea_dirac import File, stage
@@ -30,34 +30,7 @@ HERE = Path(__file__).parent
 REGIONS = ("4j1b", "4j2b")
 BINS, LOW, HIGH = 25, 50.0, 550.0
 """Binning of the observables, GeV (AGC ttbar task)."""
-Axis = tuple[int, float, float, str]
 LABELS = {"4j1b": r"$H_T$ [GeV]", "4j2b": r"$m_{bjj}$ [GeV]"}
-
-
-def histogram(axis: Axis, process: str, entries: Mapping[str, tuple[Any, Any]]) -> hist.Hist:
-    """Return the histogram of an observable by process and variation.
-
-    Parameters
-    ----------
-    axis : tuple
-        Bins, lowest and highest edge, label.
-    entries : mapping
-        Variation -> observable and weights of its events.
-    """
-    bins, low, high, label = axis
-    found = (
-        hist.Hist.new.Reg(bins, low, high, name="observable", label=label)
-        .StrCat([process], name="process", growth=True)
-        .StrCat(list(entries), name="variation", growth=True)
-        .Weight()
-    )
-    # All at once, since each call costs more than a thousand events; and by number, since names are slow to look up.
-    values, weights = (np.concatenate([pair[i] for pair in entries.values()]) for i in (0, 1))
-    number = np.repeat(np.arange(len(entries)), [len(of_events) for of_events, _ in entries.values()])
-    by_number = bh.axis.Integer(0, len(entries), underflow=False, overflow=False)
-    counted = bh.Histogram(found.axes["observable"], by_number, storage=bh.storage.Weight())
-    found.view(flow=True)[:, 0] = counted.fill(values, number, weight=weights).view(flow=True)
-    return found
 
 
 @stage
@@ -143,26 +116,25 @@ def filled(process: str, region: str, axis: Axis, values: Any, weights: Any) -> 
     weights : dict
         Systematic -> what `event_weights` returned; they apply to the nominal events.
     """
-    return histogram(axis, process, _entries(values, weights, region))
+    columns = {variation: of_events[:, np.newaxis] for variation, of_events in values.items()}
+    return histograms([axis], process, columns, _of_region(weights, region))[0]
 
 
 @stage
 def filled_features(process: str, axes: tuple[Any, ...], values: Any, weights: Any) -> dict[str, hist.Hist]:
     """Return the histograms of all features; as for `filled`, with values of shape (events in 4j2b, 20)."""
-    entries = _entries(values, weights, "4j2b")
+    binned = [(BINS, low, high, label) for _, low, high, label in axes]
+    found = histograms(binned, process, values, _of_region(weights, "4j2b"))
+    return {name: one for (name, *_), one in zip(axes, found, strict=True)}
+
+
+def _of_region(weights: Mapping[str, Any], region: str) -> dict[str, Any]:
+    """Return the weights of the nominal events in a region by variation."""
     return {
-        name: histogram((BINS, low, high, label), process, {v: (x[:, i], w) for v, (x, w) in entries.items()})
-        for i, (name, low, high, label) in enumerate(axes)
+        f"{systematic}_{direction}": weight
+        for systematic, by_region in weights.items()
+        for direction, weight in by_region[region].items()
     }
-
-
-def _entries(values: Mapping[str, Any], weights: Mapping[str, Any], region: str) -> dict[str, tuple[Any, Any]]:
-    """Return values and weights of the events of each variation, also those that are weights of the nominal one."""
-    found = {name: (of_events, np.ones(len(of_events))) for name, of_events in values.items()}
-    for systematic, by_region in weights.items():
-        for direction, weight in by_region[region].items():
-            found[f"{systematic}_{direction}"] = values["nominal"], weight
-    return found
 
 
 class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]

@@ -102,15 +102,19 @@ def tree_without_secrets(tree: Mapping[str, Any], environment: Mapping[str, str]
             return value
         if everywhere is not None:
             value = everywhere.sub(lambda found: spellings[found[0]], value)
-        value = without_secrets(value)
-        if "Bearer" in value or "Basic" in value:
-            value = _HEADER.sub(r"\1 ...", value)
-        if is_secret or _has_secret_name(value):
-            value = _LITERAL.sub(_hidden_literal, value)
-        return value
+        return _cleaned(value, is_secret=is_secret)
 
     cleaned: dict[str, Any] = clean(dict(tree), is_secret=False)
     return cleaned
+
+
+# The trees of a run, and of the one before, have most of their texts in common.
+@functools.lru_cache(maxsize=1 << 14)
+def _cleaned(text: str, *, is_secret: bool) -> str:
+    text = without_secrets(text)
+    if "Bearer" in text or "Basic" in text:
+        text = _HEADER.sub(r"\1 ...", text)
+    return _LITERAL.sub(_hidden_literal, text) if is_secret or _has_secret_name(text) else text
 
 
 def _has_secret_name(text: str) -> bool:

@@ -14,7 +14,7 @@ from coffea_dirac.context import let
 from coffea_dirac.errors import ConfigurationError, StageError
 from coffea_dirac.fingerprint import Ingredients, describe, diff
 from coffea_dirac.fingerprint.guard import Guard
-from coffea_dirac.fingerprint.packages import counted_version
+from coffea_dirac.fingerprint.packages import counted_version, origin_of
 from coffea_dirac.fingerprint.values import canonical
 from coffea_dirac.inputs.discovery import unrecorded
 from coffea_dirac.interfaces import Versions
@@ -305,7 +305,8 @@ class Templates:
 
 @functools.cache
 def _version(distribution: str) -> str:
-    return importlib.metadata.version(distribution)
+    # A checkout that is installed in place counts as the user's own code, and still has a version.
+    return origin_of(distribution).version or importlib.metadata.version(distribution)
 
 
 def describe_stage(
