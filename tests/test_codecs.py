@@ -485,6 +485,35 @@ def test_bytes_that_are_no_payload_are_refused(data: bytes) -> None:
     assert time.monotonic() - begin < 10
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_payload_in_a_result_comes_back_as_what_it_holds(name: str) -> None:
+    value = named_values()[name]
+    inside = encode({"first": b"x", "part": encode(value), "last": [encode(1)]})
+    back = decode(*inside)
+    assert same(back, {"first": b"x", "part": named_values()[name], "last": [1]})
+    assert encode(value).data in inside.data, "its bytes are not made again"
+
+
+def test_a_payload_of_a_codec_of_before_is_written_as_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = encode([1.5, "x"])._replace(codec="tree/0")
+    read = tree.decode
+    monkeypatch.setattr(tree, "decode", lambda codec, data: read("tree/1", data))
+    assert tree.encode({"part": old}) == encode({"part": [1.5, "x"]})
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(NAMES), st.integers(0), st.integers(0, 255))
+def test_a_damaged_payload_in_a_payload_raises_nothing_but_payload_errors(name: str, place: int, byte: int) -> None:
+    data = bytearray(encode({"part": encode(_VALUES[name])}).data)
+    inner = encode(_VALUES[name]).data
+    begin = bytes(data).index(inner)
+    data[begin + place % min(len(inner), 16 + int.from_bytes(inner[:8], "little"))] = byte
+    try:
+        decode("tree/1", bytes(data))
+    except PayloadError:
+        pass
+
+
 def test_an_unknown_codec_is_refused() -> None:
     with pytest.raises(PayloadError, match="pickle"):
         decode("pickle", b"cos\nsystem\n")

@@ -215,6 +215,46 @@ def test_a_stage_that_needs_what_the_workers_lack_says_so_and_the_others_are_don
     assert inline["ran"].get("b", 0) < 4
 
 
+LARGE = """
+
+@stage
+def e(events):
+    ran("e")
+    return [float(n) for n in ak.num(events.Jet.pt)] * 20
+
+
+class Odd:
+    # No codec: what its pickle would run, nobody may.
+    def __add__(self, other):
+        return self
+
+    def __reduce__(self):
+        return Odd, ()
+
+
+class Analysis("""
+
+
+@pytest.mark.parametrize("how", ["inline", "workers", "iterative"])
+@pytest.mark.parametrize("odd", ["", '"odd": Odd(), '])
+def test_large_results_come_back_in_a_work_item_also_in_one_that_cannot_be_kept(
+    scene: Scene, how: str, odd: str
+) -> None:
+    scene.edit("\n\nclass Analysis(", LARGE)
+    scene.edit('return {"sum": total,', f'return {{{odd}"many": [e(events)], "sum": total,')
+    scene.edit("        return accumulator", '        accumulator.pop("odd", None)\n        return accumulator')
+    plain = scene.run("plain")
+    assert len(plain["out"]["many"]) == 4
+    cold = scene.run(how)
+    assert (cold["ran"], cold["out"]) == ({**ALL, "e": 4}, plain["out"])
+    warm = scene.run(how)
+    assert (warm["ran"], warm["out"]) == ({}, plain["out"])
+    scene.edit("* scale", "* 2 * scale")
+    edited = scene.run(how)
+    assert edited["ran"] == {"y": 4}
+    assert edited["out"]["many"] == plain["out"]["many"]
+
+
 def test_a_file_that_has_vanished_is_named(scene: Scene) -> None:
     scene.edit("b(a(events))", "b(a(events), File('cuts.json'))")
     scene.edit("def b(up):", "def b(up, cuts):")

@@ -65,6 +65,16 @@ def test_work_items_that_are_found_are_verified_with_their_stages_and_count_as_l
     assert scene.run(how, verify="0")["ran"] == {}
 
 
+def test_large_results_of_stages_are_verified_as_parts_of_work_items(scene: Verified) -> None:
+    scene.edit("import awkward as ak", "import awkward as ak\nfrom drift import drift")
+    scene.edit("return ak.num(up)", "return [float(n) + drift() for n in ak.num(up)] * 20")
+    scene.edit('return {"sum": total,', 'return {"many": d(c(events)), "own": drift(), "sum": total,')
+    scene.run("inline")
+    warm = scene.run("inline", verify="1")
+    assert (warm["error"], len(warm["verified"])) == (None, 24)
+    assert scene.run("inline", drift="1", verify="1")["error"][0] == "VerificationError"
+
+
 def test_stages_that_are_found_are_verified_and_count_as_loaded(scene: Verified) -> None:
     scene.run("inline")
     scene.edit("* scale", "* 2 * scale")
@@ -227,6 +237,16 @@ def test_numbers_may_differ_by_the_tolerance_and_no_more(kind: str) -> None:
         assert first_difference(old, new, tolerance=tolerance) == ""
         assert first_difference(old, new, tolerance=1e-9) or kind == "narrow"
         assert first_difference(old, new) != ""
+
+
+@pytest.mark.parametrize("kind", sorted(VALUES))
+def test_what_is_in_a_payload_is_compared_as_what_stands_there_as_a_value(kind: str) -> None:
+    make = VALUES[kind]
+    old, new = {"part": encode(make(1.0)), "n": 1}, {"part": make(1 + 1e-2), "n": 1}
+    for one, two in ((old, new), (old, {"part": encode(new["part"]), "n": 1})):
+        assert first_difference(encode(one).data, encode(two).data, tolerance=0.1) == ""
+        assert first_difference(encode(one).data, encode(two).data, tolerance=1e-9) or kind == "narrow"
+        assert first_difference(encode(one).data, encode(two).data) != ""
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from coffea_dirac.codecs.arrays import read_dtype
-from coffea_dirac.codecs.tree import Decoder, Node
+from coffea_dirac.codecs.tree import PAYLOAD, Decoder, Node
 from coffea_dirac.errors import PayloadError
 
 # Narrow floating-point numbers cannot be nearer than this many of their last digits.
@@ -46,6 +46,8 @@ def first_difference(old: bytes, new: bytes, *, tolerance: float = 0.0) -> str:
 
 
 def _differences(old: Node, new: Node, decoders: tuple[Decoder, Decoder], tolerance: float) -> Iterator[str]:
+    (decoder, old), (other, new) = _opened(decoders[0], old), _opened(decoders[1], new)
+    decoders = decoder, other
     if type(old) is not type(new):
         yield f"{_short(old)} became {_short(new)}"
     elif isinstance(old, float):
@@ -69,6 +71,12 @@ def _differences(old: Node, new: Node, decoders: tuple[Decoder, Decoder], tolera
                 yield f"an array of {dtype} became one of {other_dtype}"
             one, two = (np.frombuffer(d.buffer(n), dtype) for d, n in zip(decoders, (number, other), strict=True))
             yield from _arrays(one, two, tolerance)
+
+
+def _opened(decoder: Decoder, node: Node) -> tuple[Decoder, Node]:
+    """Return what a payload in a payload holds, and what decodes that; any other node as it is."""
+    is_payload = isinstance(node, list) and _kind(node) == PAYLOAD
+    return Decoder.open(decoder.buffer(node[1])) if is_payload else (decoder, node)
 
 
 def _kind(node: list[Any]) -> str:

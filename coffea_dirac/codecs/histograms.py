@@ -142,7 +142,7 @@ def _empty(decoder: Any, axes: Sequence[Any], storage: str, size: int, n_bytes: 
 
 @functools.cache
 def _core_of(storage: str) -> Any:
-    """Return the type of what boost-histogram holds in a histogram; to call that is far quicker than to make a whole."""
+    """Return the type of what boost-histogram holds in a histogram: to call it is far quicker than to make a whole."""
     kind = getattr(bh.storage, storage)
     return type(bh.Histogram(bh.axis.Integer(0, 1), storage=kind(1) if storage == "MultiCell" else kind())._hist)
 

@@ -2,8 +2,9 @@
 
 A payload is ``size of the head | head | buffers``, all aligned to eight bytes.  The head is JSON, ``[tree, sizes]``.
 In the tree None, bool, str, finite floats and integers below 2**63 stand for themselves; everything else is a list
-that begins with the name of its kind.  Equal values of equal types make equal bytes in every process; which kinds there
-are is written here and in the modules of `_GROUPS`, so a payload can name no code to be run.
+that begins with the name of its kind.  A `Payload` may be a part of a result: then its bytes are a buffer as they are.
+Equal values of equal types make equal bytes in every process; which kinds there are is written here and in the modules
+of `_GROUPS`, so a payload can name no code to be run.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ Writer = Callable[["Encoder", Any], Node]
 Reader = Callable[["Decoder", Sequence[Any]], Any]
 
 CODEC = "tree/1"
+PAYLOAD = "coffea_dirac:payload"
+"""Kind of the node of a payload."""
 _DEEPEST = 100
 _HEAD = struct.Struct("<Q")
 _ALIGNMENT = 8
@@ -47,7 +50,7 @@ _GROUPS = {
 
 
 class Payload(NamedTuple):
-    """A result as bytes, and the name of the codec that reads them."""
+    """A result as bytes, and the name of the codec that reads them; in another result it stands for what it holds."""
 
     codec: str
     data: bytes
@@ -128,7 +131,7 @@ def encode(value: Any) -> Payload:
         raise encoder.refuse(value, f"looking at it raised {type(error).__name__}: {error}") from error
 
 
-def decode(codec: str, data: bytes) -> Any:
+def decode(codec: str, data: bytes | memoryview) -> Any:
     """Return the result that `encode` made `data` of.
 
     Nothing that `data` names is imported or run: it can only ask for the kinds that are built in or registered.
@@ -215,13 +218,13 @@ class Decoder:
         self._unused = set(range(len(sizes)))
 
     @classmethod
-    def open(cls, data: bytes) -> tuple[Decoder, Node]:
+    def open(cls, data: bytes | memoryview) -> tuple[Decoder, Node]:
         """Return a decoder for the buffers of a payload, and its tree."""
         size = _HEAD.unpack_from(data)[0]
         begin = _HEAD.size + size + len(_padding(size))
         if begin > len(data):
             raise PayloadError("it is cut off")
-        tree, sizes = json.loads(data[_HEAD.size : _HEAD.size + size])
+        tree, sizes = json.loads(bytes(data[_HEAD.size : _HEAD.size + size]))
         return cls(memoryview(data)[begin:], sizes), tree
 
     def value(self, node: Node) -> Any:
@@ -268,7 +271,7 @@ def has_own_codec(kind: type) -> bool:
 
 
 def _built_in(kind: type) -> Writer | None:
-    found = plain.WRITERS.get(kind) or _of_library(kind)
+    found = _write_payload if kind is Payload else plain.WRITERS.get(kind) or _of_library(kind)
     if found is None:
         found = _group_of_objects().writer(kind)
     return found
@@ -306,7 +309,7 @@ def _dumped(encoder: Encoder, own: _Own, value: Any) -> Any:
 
 @functools.cache
 def _reader(tag: str) -> Reader:
-    reader = _read_own if tag == "own" else plain.READERS.get(tag)
+    reader = {"own": _read_own, PAYLOAD: _read_payload}.get(tag) or plain.READERS.get(tag)
     if reader is None:
         group = _group(tag.partition(":")[0]) if ":" in tag else _group_of_objects()
         reader = group.READERS.get(tag) if group else None
@@ -325,3 +328,11 @@ def _read_own(decoder: Decoder, args: Sequence[Any]) -> Any:
             f"import the module that calls register_codec({kind.rpartition('.')[2]}, ...)"
         )
     return own.load(decoder.value(tree))
+
+
+def _write_payload(encoder: Encoder, value: Payload) -> Node:
+    return [PAYLOAD, encoder.buffer(value.data)] if value.codec == CODEC else encoder.node(decode(*value))
+
+
+def _read_payload(decoder: Decoder, args: Sequence[Any]) -> Any:
+    return decode(CODEC, decoder.buffer(args[0]))

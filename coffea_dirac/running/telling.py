@@ -32,7 +32,8 @@ class Telling:
 
     def __init__(self, run: Run, plan: Plan, task: Task, report: Report) -> None:
         self._run, self._plan, self._task, self._report = run, plan, task, report
-        self._ingredients: dict[str, Ingredients] | None = None
+        self._ingredients: dict[str, Ingredients] = {}
+        self._described: set[str] = set()
         self._explainer = Explainer(run.cache) if run.cache is not None else None
         self.damaged: set[Damage] = set()
 
@@ -61,8 +62,10 @@ class Telling:
         template = self._plan.template
         if not outcomes or self._explainer is None or template is None:
             return outcomes
-        if self._ingredients is None:
-            processor = self._task.call.processor
-            found = [describe_stage(stage, processor, versions=self._task.versions) for stage in template.stages]
-            self._ingredients = {ingredients.digest: ingredients for ingredients in found}
+        names = {outcome.stage for outcome in outcomes if outcome.outcome != "loaded"} - self._described
+        for stage in template.stages if names else ():
+            if stage.name in names:
+                ingredients = describe_stage(stage, self._task.call.processor, versions=self._task.versions)
+                self._ingredients[ingredients.digest] = ingredients
+        self._described |= names
         return self._explainer.explained(outcomes, self._ingredients)

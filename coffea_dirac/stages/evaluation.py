@@ -26,6 +26,8 @@ from coffea_dirac.stages.resources import Blocked
 from coffea_dirac.stages.rows import choose
 
 _UNREAD = object()
+# Smaller ones are no longer as values of the whole that they are a part of.
+_LARGE_BYTES = 1 << 10
 
 
 @dataclass(slots=True)
@@ -149,6 +151,17 @@ class Evaluator:
             # The next one who asks gets another.
             result.value = _UNREAD
         return value
+
+    def part(self, handle: Handle) -> Any:
+        """Return the result of a handle, for a caller who encodes it: a large one as the payload that it is kept as."""
+        result = self.pull([handle])[0]
+        if result.payload is None or not result.is_counted:
+            # What is loaded has to be readable, else it is computed again.
+            value = self.fresh(handle)
+            payload = self._results[handle.fingerprint].payload
+            return value if payload is None or len(payload[1]) < _LARGE_BYTES else codecs.Payload(*payload)
+        is_large = len(result.payload[1]) >= _LARGE_BYTES
+        return codecs.Payload(*result.payload) if is_large else self.fresh(handle)
 
     def all_inputs(self) -> frozenset[Discovered]:
         """Return all that was discovered while results were computed, now or earlier."""

@@ -116,16 +116,16 @@ for _name in _OPERATIONS.split():
     setattr(Handle, f"__{_name}__", _refusing(f"__{_name}__"))
 
 
-def handles_in(value: Any) -> Iterator[Handle]:
-    """Yield the handles in a value and in the dicts, lists and tuples inside of it."""
-    if type(value) is Handle:
+def handles_in(value: Any, kind: type = Handle) -> Iterator[Any]:
+    """Yield the handles in a value and in the dicts, lists and tuples inside of it; or all of another type."""
+    if type(value) is kind:
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from handles_in(item)
+            yield from handles_in(item, kind)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from handles_in(item)
+            yield from handles_in(item, kind)
 
 
 def handle_in(value: Any) -> Handle | None:
@@ -143,18 +143,21 @@ def filled(value: Any, result_of: Callable[[Any], Any]) -> Any:
     return result_of(value)
 
 
-def replaced(value: Any, result_of: Callable[[Handle], Any]) -> Any:
-    """Return a value with handles replaced by results; dicts and lists that hold any are changed in place."""
-    if type(value) is Handle:
+def replaced(value: Any, result_of: Callable[[Any], Any], kind: type = Handle) -> Any:
+    """Return a value with handles replaced by results; dicts and lists that hold any are changed in place.
+
+    Likewise what is of another type than that of handles.
+    """
+    if type(value) is kind:
         return result_of(value)
-    if handle_in(value) is None:
+    if next(handles_in(value, kind), None) is None:
         return value
     if isinstance(value, dict):
         for key, item in value.items():
-            dict.__setitem__(value, key, replaced(item, result_of))
+            dict.__setitem__(value, key, replaced(item, result_of, kind))
         return value
     if isinstance(value, list):
-        value[:] = [replaced(item, result_of) for item in value]
+        value[:] = [replaced(item, result_of, kind) for item in value]
         return value
-    items = [replaced(item, result_of) for item in value]
+    items = [replaced(item, result_of, kind) for item in value]
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

@@ -73,6 +73,8 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         Takes a text for the user.
     evaluator : callable
         Makes what pulls the handles, of the keeper, a `Place` and `note`.
+    is_encoded : bool
+        What ``process`` returns is encoded next: large results stand in it as the payloads that they are kept as.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         note: Callable[[str], None],
         *,
         evaluator: Callable[[Keeper, Place, Callable[[str], None]], Evaluator] = Evaluator,
+        is_encoded: bool = False,
     ) -> None:
         self._inner, self._window, self._place = inner, window, place
         self.columns: Callable[[], Iterable[str]] = tuple
@@ -92,6 +95,7 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         self.source = ItemSource(place.source, self._no_data)
         self._evaluator = evaluator(keeper, where, note)
         self._graph = Graph(templates, self._evaluator.value, self.source)
+        self._result_of = self._evaluator.part if is_encoded else self._evaluator.fresh
         self.reads: dict[str, str] = {}
         self.counts_entries = False
 
@@ -161,7 +165,7 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
             if not len(self._graph):
                 return out
             self._evaluator.pull([*handles_in(out), *self._graph.wanted])
-            out = replaced(out, self._evaluator.fresh)
+            out = replaced(out, self._result_of)
             self._discovered()
             return out
         finally:

@@ -150,6 +150,7 @@ class Item:
             self._keeper,
             self._note,
             evaluator=evaluator_of(task.verification),
+            is_encoded=True,
         )
         self._attempts.append(processor)
         self.verified = processor.verified

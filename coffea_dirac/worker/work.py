@@ -18,7 +18,7 @@ from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.discovery import Window
 from coffea_dirac.inputs.paths import digest_path
 from coffea_dirac.interfaces import Discovered, Json, Record, Row
-from coffea_dirac.stages.handles import HANDLE_PLACES, Handle
+from coffea_dirac.stages.handles import HANDLE_PLACES, Handle, replaced
 from coffea_dirac.stages.resources import Blocked, Grant
 from coffea_dirac.worker.failures import innermost, told, user_line, with_retries
 from coffea_dirac.worker.item import Item, facts
@@ -119,7 +119,8 @@ def _receipt(
             # Nothing would ever pull it there.
             lost = StageError(f"process() returns a handle where it cannot be pulled: {error.path}. {HANDLE_PLACES}")
             return Receipt(position, error=lost)
-        return Receipt(position, value=out, not_kept=str(error), **common)
+        value = replaced(out, lambda payload: codecs.decode(*payload), codecs.Payload)
+        return Receipt(position, value=value, not_kept=str(error), **common)
     if problem or not key:
         return Receipt(position, payload=(payload.codec, payload.data), not_kept=problem, **common)
     info: dict[str, Json] = {
