@@ -36,7 +36,7 @@ def histograms(
     [[1.0, 1.0], [1.0, 1.0], [1.5, 0.5]]
     """
     names = [*values, *weights]
-    found = [_empty(axis, process, names) for axis in axes]
+    found = _empty(axes, process, names)
     views = [histogram.view(flow=True)[:, 0] for histogram in found]
     for name, of_events in values.items():
         further = weights if name == "nominal" else {}
@@ -53,11 +53,10 @@ def histograms(
     return found
 
 
-def _empty(axis: Axis, process: str, variations: list[str]) -> hist.Hist:
-    bins, low, high, label = axis
-    return hist.Hist(
-        hist.axis.Regular(bins, low, high, name="observable", label=label),
+def _empty(axes: Sequence[Axis], process: str, variations: Sequence[str]) -> list[hist.Hist]:
+    categories = [
         hist.axis.StrCategory([process], name="process", growth=True),
         hist.axis.StrCategory(variations, name="variation", growth=True),
-        storage=hist.storage.Weight(),
-    )
+    ]
+    regular = [hist.axis.Regular(bins, low, high, name="observable", label=label) for bins, low, high, label in axes]
+    return [hist.Hist(observable, *categories, storage=hist.storage.Weight()) for observable in regular]

@@ -29,7 +29,7 @@ TINY: dict[str, dict[str, Any]] = {
     "resume": {"files": 2, "items": 100, "chunksize": 10, "rounds": 1},
     "startup": {"events": 200, "rounds": 1},
     "fingerprint": {"processes": 1, "items": 100},
-    "stages": {"calls": 100, "events": 200, "chunksize": 200, "names": ("nothing",)},
+    "stages": {"calls": 100, "events": 200, "chunksize": 200, "rounds": 1, "names": ("nothing", "undo")},
     "graph": {
         "sizes": (20,),
         "tasks": 20,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -45,7 +46,6 @@ class Merging:
 
     def __init__(self, plan: Plan, task: Task, cache: StageCache | None, report: Report) -> None:
         self._plan, self._task, self._cache, self._report = plan, task, cache, report
-        self.blob = pack_task(task)
         self.lock = threading.RLock()
         self._leaves = leaves(plan)
         self._digests: dict[tuple[Discovered, ...], str] = {}
@@ -57,6 +57,11 @@ class Merging:
         self._n_merges = self._n_lost = 0
         self._n_flying = 0
         self._ledger = Ledger(tree(self._leaves), self._loaded, add)
+
+    @functools.cached_property
+    def blob(self) -> bytes:
+        """The task as workers get it; it is packed when the first of them is asked, since a warm run asks none."""
+        return pack_task(self._task)
 
     # ---------------------------------------------------------------- what the cache has
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ class _Due:
     n_lost: int = 0
 
 
-def recheck(run: Run, plan: Plan, task: Task, blob: bytes, report: Report) -> None:
+def recheck(run: Run, plan: Plan, task: Task, packed: Callable[[], bytes], report: Report) -> None:
     """Compute some of the work items that were found again, and compare.
 
     Raises
@@ -53,7 +53,7 @@ def recheck(run: Run, plan: Plan, task: Task, blob: bytes, report: Report) -> No
     def next_call(_: Offer) -> Call | None:
         return Call(verify_item, (due[-1].position, due[-1].item, due[-1].row), due.pop()) if due else None
 
-    for call, came, _ in run.workers.each(blob, Source(next_call), at_most=at_most):
+    for call, came, _ in run.workers.each(packed(), Source(next_call), at_most=at_most):
         one: _Due = call.about
         if isinstance(came, Lost):
             _lost(one, due, report)

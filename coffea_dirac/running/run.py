@@ -90,7 +90,7 @@ class Processing:
         traces.send({plan.items[position].filename for position in missing})
         if run.cache is not None:
             run.cache.use(plan.rows.values())
-            recheck(run, plan, task, merging.blob, report)
+            recheck(run, plan, task, lambda: merging.blob, report)
         with progress(run.desc, run.unit, len(items), done=len(items) - len(missing), show=run.status) as advance:
             computing = Computing(run, plan, merging, task, report, advance)
             computing.add(missing)
