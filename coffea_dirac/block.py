@@ -13,11 +13,11 @@ from coffea_dirac.inputs.paths import files_named
 from coffea_dirac.interfaces import Row, Store, Versions
 from coffea_dirac.report import Report
 from coffea_dirac.stages.calls import Graph
-from coffea_dirac.stages.evaluation import Place
 from coffea_dirac.stages.explaining import Explainer, Records
 from coffea_dirac.stages.handles import ACTIVE, Handle
 from coffea_dirac.stages.keeper import Keeper
 from coffea_dirac.stages.nanoevents import Finder, Identities
+from coffea_dirac.stages.place import Place
 from coffea_dirac.stages.reevaluation import evaluator_of
 from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.verifying import Verification

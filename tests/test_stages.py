@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from stage_scene import Folder
 
-from coffea_dirac import open_store, packs
+from coffea_dirac import StageCache, open_store, packs, stage
+from coffea_dirac.stores import LocalStore
 
 pytestmark = pytest.mark.core
 
@@ -273,3 +275,45 @@ def test_a_store_that_cannot_be_written_changes_no_result(tmp_path: Path) -> Non
     found = scene.run()
     assert found["ran"] == {"a": 1, "b": 1, "c": 1, "d": 1, "y": 1}
     assert found["out"] == 2 * (1 + 2 + 3 + 4) + (-1 + 0 + 1 + 2)
+
+
+@stage
+def part(n: int) -> Any:
+    return np.full(500, float(n))
+
+
+@stage
+def together(parts: list[Any], factor: int) -> float:
+    return factor * float(sum(each.sum() for each in parts))
+
+
+def test_what_a_stage_takes_is_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(factor: int) -> float:
+        with StageCache(tmp_path):
+            return float(together([part(n) for n in range(8)], factor).compute())
+
+    assert run(1) == 14_000.0
+    reads = []
+    read = LocalStore.read
+
+    def counted(store: LocalStore, name: str, start: int = 0, stop: int | None = None) -> bytes | None:
+        data = read(store, name, start, stop)
+        reads.append(len(data or b""))
+        return data
+
+    monkeypatch.setattr(LocalStore, "read", counted)
+    assert run(2) == 28_000.0
+    assert sum(n > 30_000 for n in reads) == 1, "eight arrays of 4,000 bytes that lie in one pack"
+
+
+def test_of_what_is_read_at_once_the_damaged_is_computed_again(tmp_path: Path) -> None:
+    with StageCache(tmp_path):
+        together([part(n) for n in range(8)], 1).compute()
+    [pack] = [p for p in tmp_path.rglob("*") if p.is_file() and p.stat().st_size > 8 * 4000]
+    data = bytearray(pack.read_bytes())
+    data[data.index(np.full(500, 3.0).tobytes()) + 16] ^= 1
+    pack.chmod(0o600)
+    pack.write_bytes(data)
+    with StageCache(tmp_path) as cache:
+        assert together([part(n) for n in range(8)], 2).compute() == 28_000.0
+    assert cache.report.stages["part"] == {"loaded": 7, "computed": 1, "cut": 0}

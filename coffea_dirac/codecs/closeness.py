@@ -46,8 +46,8 @@ def first_difference(old: bytes, new: bytes, *, tolerance: float = 0.0) -> str:
 
 
 def _differences(old: Node, new: Node, decoders: tuple[Decoder, Decoder], tolerance: float) -> Iterator[str]:
-    (decoder, old), (other, new) = _opened(decoders[0], old), _opened(decoders[1], new)
-    decoders = decoder, other
+    (own, old), (theirs, new) = _opened(decoders[0], old), _opened(decoders[1], new)
+    decoders = own, theirs
     if type(old) is not type(new):
         yield f"{_short(old)} became {_short(new)}"
     elif isinstance(old, float):
@@ -60,9 +60,9 @@ def _differences(old: Node, new: Node, decoders: tuple[Decoder, Decoder], tolera
     else:
         pairs = list(zip(_buffers(old), _buffers(new), strict=True))
         # Numbers of buffers stand at another place if what comes before has another size.
-        own = _layout_at(old) if pairs else None
+        layout = _layout_at(old) if pairs else None
         for n, (one, two) in enumerate(zip(old, new, strict=True)):
-            if n != own:
+            if n != layout:
                 yield from _differences(one, two, decoders, tolerance)
             elif isinstance(one, list) and one[:2] != two[:2]:
                 yield "an array of another form or length"

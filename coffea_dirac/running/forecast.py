@@ -22,10 +22,11 @@ from coffea_dirac.inputs.paths import files_named
 from coffea_dirac.interfaces import Outcome
 from coffea_dirac.planning import Forecast, Question
 from coffea_dirac.running.plan import Plan, Run, make_plan, metadata_of, stage_name
-from coffea_dirac.stages.evaluation import Evaluator, Place, Result
+from coffea_dirac.stages.evaluation import Evaluator, Result
 from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.handles import Handle
 from coffea_dirac.stages.keeper import Keeper, Kept
+from coffea_dirac.stages.place import Place
 from coffea_dirac.stages.sources import DataNeeded
 from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.staged import ItemPlace, StagedProcessor, source_identity
@@ -126,6 +127,9 @@ class _Lookup(Evaluator):
         self._results[handle.fingerprint] = Result(handle.fingerprint, frozenset())
         if handle.stage.is_told:
             self.outcomes.append(self._outcome(handle, "loaded" if is_known else "computed"))
+
+    def fetch(self, handles: Iterable[Handle]) -> None:
+        """Read nothing."""
 
     def value(self, handle: Handle) -> Any:
         """Ask for data: ``process`` wants a result to go on."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from coffea_dirac import codecs
@@ -22,6 +22,7 @@ from coffea_dirac.stages.arguments import Source
 from coffea_dirac.stages.execution import execute
 from coffea_dirac.stages.handles import Handle
 from coffea_dirac.stages.keeper import Keeper, Kept
+from coffea_dirac.stages.place import Place, runs_all
 from coffea_dirac.stages.resources import Blocked
 from coffea_dirac.stages.rows import choose
 
@@ -46,36 +47,6 @@ class Result:
     value: Any = _UNREAD
     is_counted: bool = True
     is_sure: bool = True
-
-
-def runs_all(resources: Mapping[str, float]) -> bool:
-    """Whether a stage may run here that needs `resources`: any may."""
-    return True
-
-
-@dataclass
-class Place:
-    """Where stages run: which work item it is, and what belongs to it.
-
-    Parameters
-    ----------
-    metadata : callable
-        Name -> digest of that metadata of the work item.
-    info : mapping
-        Small facts for records: dataset, file, first and last entry.
-    ignored : list of str
-        Files and folders whose reading does not count: the input, the store.
-    columns : callable
-        The columns that have been read so far.
-    can_run : callable
-        Resources -> whether a stage that needs them may run here; stages that need none are asked for too.
-    """
-
-    metadata: Callable[[str], str] = lambda name: "absent"
-    info: Mapping[str, Json] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
-    columns: Callable[[], Iterable[str]] = tuple
-    can_run: Callable[[Mapping[str, float]], bool] = runs_all
 
 
 class Evaluator:
@@ -162,6 +133,13 @@ class Evaluator:
             return value if payload is None or len(payload[1]) < _LARGE_BYTES else codecs.Payload(*payload)
         is_large = len(result.payload[1]) >= _LARGE_BYTES
         return codecs.Payload(*result.payload) if is_large else self.fresh(handle)
+
+    def fetch(self, handles: Iterable[Handle]) -> None:
+        """Read the results of pulled handles that are asked for next together: each request costs more than they do."""
+        results = (self._results[handle.fingerprint] for handle in handles)
+        waiting = {r.kept: r for r in results if isinstance(r.kept, Row) and r.payload is None and r.value is _UNREAD}
+        for row, payload in self._keeper.payloads(waiting).items() if len(waiting) > 1 else ():
+            waiting[row].payload = row.codec, payload
 
     def all_inputs(self) -> frozenset[Discovered]:
         """Return all that was discovered while results were computed, now or earlier."""
@@ -312,6 +290,7 @@ class Evaluator:
         if not self._place.can_run(stage.resources):
             self._bar(handle)
             return
+        self.fetch(handle.arguments.parents)
         done = execute(handle, self._value_of, ignored=self._place.ignored, named_files=self._named_files(handle))
         for name in done.written:
             self._note(f"{name} is written by stage {stage.name}: it is not written again on a hit")

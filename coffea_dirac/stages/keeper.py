@@ -94,6 +94,16 @@ class Keeper:
         self.is_unreadable(kept)
         return None
 
+    def payloads(self, rows: Iterable[Row]) -> dict[Row, bytes]:
+        """Return the verified payloads of rows, those that lie together read at once; without what cannot be read."""
+        assert self._store is not None, "rows come from a store"
+        try:
+            found = packs.read(self._store, rows)
+        except StoreError:
+            # Whoever needs one of them asks for it alone, and is told then.
+            return {}
+        return {row: payload for row, payload in found.items() if isinstance(payload, bytes)}
+
     def is_unreadable(self, kept: Kept) -> None:
         """Note that a record cannot be read or decoded."""
         if isinstance(kept, Row):

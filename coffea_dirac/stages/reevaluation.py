@@ -8,9 +8,10 @@ from typing import Any
 
 from coffea_dirac import codecs
 from coffea_dirac.inputs.discovery import unrecorded
-from coffea_dirac.stages.evaluation import Evaluator, Place
+from coffea_dirac.stages.evaluation import Evaluator
 from coffea_dirac.stages.handles import Handle
 from coffea_dirac.stages.keeper import Keeper, Kept
+from coffea_dirac.stages.place import Place
 from coffea_dirac.stages.resources import Blocked
 from coffea_dirac.stages.verifying import Verification, shown
 

@@ -19,9 +19,10 @@ from coffea_dirac.inputs.discovery import Window, recording
 from coffea_dirac.inputs.metadata import RecordingMetadata, metadata_digest
 from coffea_dirac.interfaces import Json, Outcome
 from coffea_dirac.stages.calls import Graph
-from coffea_dirac.stages.evaluation import Evaluator, Place, runs_all
+from coffea_dirac.stages.evaluation import Evaluator
 from coffea_dirac.stages.handles import ACTIVE, handles_in, replaced
 from coffea_dirac.stages.keeper import Keeper
+from coffea_dirac.stages.place import Place, runs_all
 from coffea_dirac.stages.sources import DataNeeded, ItemSource, Placeholder, was_asked, was_counted
 from coffea_dirac.stages.stage import Templates
 
@@ -164,7 +165,9 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
                 raise self._graph.refused
             if not len(self._graph):
                 return out
-            self._evaluator.pull([*handles_in(out), *self._graph.wanted])
+            returned = list(handles_in(out))
+            self._evaluator.pull([*returned, *self._graph.wanted])
+            self._evaluator.fetch(returned)
             out = replaced(out, self._result_of)
             self._discovered()
             return out
