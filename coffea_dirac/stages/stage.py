@@ -116,8 +116,12 @@ def _is_tracing(values: Iterable[Any]) -> bool:
     """Whether arrays without data are among the arguments: dask-awkward asks what a result will look like."""
     # By class only: handles and placeholders of events refuse every question.
     parts = [part for value in values for part in (value if type(value) in (list, tuple) else (value,))]
-    arrays = [v for v in parts if any(base.__module__ == "awkward.highlevel" for base in type(v).__mro__)]
-    return any(array.layout.backend.name == "typetracer" for array in arrays)
+    return any(part.layout.backend.name == "typetracer" for part in parts if _is_array(type(part)))
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_array(kind: type) -> bool:
+    return any(base.__module__ == "awkward.highlevel" for base in kind.__mro__)
 
 
 # By these dask calls a function on a few made-up values, to see what its results look like.
