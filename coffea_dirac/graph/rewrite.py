@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +57,7 @@ class Rewriter:
             return [Table(_LOADS, {key: loads[key] for key in wanted})]
         small = layers.only(graph, *self._layers(loads))
         if optimise is not None:
-            small = optimise(small, self._to_survive(computed, layers.layers(small)))
+            small = optimise(small, self._to_survive(computed, set(layers.layers(small))))
         found = layers.tables(small, self.view)
         for table in found:
             for key in table.tasks:
@@ -75,7 +75,7 @@ class Rewriter:
                 loaded.setdefault(name, {})[key] = task
         return computed, loaded
 
-    def _to_survive(self, computed: Iterable[Key], present: Collection[str]) -> list[Key]:
+    def _to_survive(self, computed: Iterable[Key], present: Set[str]) -> list[Key]:
         """Return the keys that must not be fused into others: what is wanted, kept, or loaded, of layers at hand."""
         inner = [k for k in (*self.plan.keeps, *self.plan.loads) if k not in self.view.folds or self.view.layer(k)]
         inner = [k for k in inner if not self.view.names_of_layers(k).isdisjoint(present)]
