@@ -58,6 +58,9 @@ class Stage:
         self.is_method = "." in self.name
         """Whether the function is defined in the body of a class."""
         self._signature = inspect.signature(function)
+        # To bind arguments takes a fifth of a call; these names are enough where all are given by position.
+        plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in self._signature.parameters.values())
+        self._names = tuple(self._signature.parameters) if plain else ()
 
     def __repr__(self) -> str:
         return f"<stage {self.name}>"
@@ -75,6 +78,8 @@ class Stage:
                     "inside process(), or inside the same `with StageCache(...)` block"
                 )
             return self._called_plainly(args, kwargs)
+        if not kwargs and len(args) == len(self._names):
+            return graph.call(self, dict(zip(self._names, args, strict=True)))
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -116,11 +121,13 @@ def _is_tracing(values: Iterable[Any]) -> bool:
     """Whether arrays without data are among the arguments: dask-awkward asks what a result will look like."""
     # By class only: handles and placeholders of events refuse every question.
     parts = [part for value in values for part in (value if type(value) in (list, tuple) else (value,))]
-    return any(part.layout.backend.name == "typetracer" for part in parts if _is_array(type(part)))
+    kinds: list[Any] = [type(part) for part in parts]
+    arrays = [part for part, kind in zip(parts, kinds, strict=True) if _is_array(kind)]
+    return any(array.layout.backend.name == "typetracer" for array in arrays)
 
 
 @functools.lru_cache(maxsize=1024)
-def _is_array(kind: type) -> bool:
+def _is_array(kind: Any) -> bool:
     return any(base.__module__ == "awkward.highlevel" for base in kind.__mro__)
 
 
