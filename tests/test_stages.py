@@ -317,3 +317,26 @@ def test_of_what_is_read_at_once_the_damaged_is_computed_again(tmp_path: Path) -
     with StageCache(tmp_path) as cache:
         assert together([part(n) for n in range(8)], 2).compute() == 28_000.0
     assert cache.report.stages["part"] == {"loaded": 7, "computed": 1, "cut": 0}
+
+
+@stage
+def by_name(*, a: int) -> int:
+    return a
+
+
+@stage
+def all_of(*numbers: int) -> int:
+    return sum(numbers)
+
+
+@pytest.mark.parametrize("call", [lambda: by_name(), lambda: by_name(1), lambda: part(), lambda: part(1, 2)])
+def test_arguments_that_do_not_fit_are_refused_at_the_call(tmp_path: Path, call: Any) -> None:
+    with StageCache(tmp_path), pytest.raises(TypeError, match="argument"):
+        call()
+
+
+def test_arguments_are_the_same_by_place_and_by_name(tmp_path: Path) -> None:
+    with StageCache(tmp_path) as cache:
+        assert together([part(1)], 2) == together(factor=2, parts=[part(n=1)])
+        assert (all_of().compute(), all_of(1, 2).compute(), by_name(a=3).compute()) == (0, 3, 3)
+    assert cache.report.counts == {"loaded": 0, "computed": 3, "cut": 0}

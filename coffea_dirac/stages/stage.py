@@ -60,7 +60,7 @@ class Stage:
         self._signature = inspect.signature(function)
         # To bind arguments takes a fifth of a call; these names are enough where all are given by position.
         plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in self._signature.parameters.values())
-        self._names = tuple(self._signature.parameters) if plain else ()
+        self._names = tuple(self._signature.parameters) if plain else None
 
     def __repr__(self) -> str:
         return f"<stage {self.name}>"
@@ -78,7 +78,7 @@ class Stage:
                     "inside process(), or inside the same `with StageCache(...)` block"
                 )
             return self._called_plainly(args, kwargs)
-        if not kwargs and len(args) == len(self._names):
+        if self._names is not None and len(args) == len(self._names) and not kwargs:
             return graph.call(self, dict(zip(self._names, args, strict=True)))
         try:
             bound = self._signature.bind(*args, **kwargs)
