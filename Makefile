@@ -60,7 +60,7 @@ docs: ## Build the documentation into site/
 	@scripts/set-up .venv-docs requirements/docs.lock
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet && echo "docs: open site/index.html"
 
-bench: ## Measure speed, paired with named peers; write docs/reference/benchmarks.md and its plot
+bench: ## Measure speed, paired with named peers; renew docs/reference/benchmarks.md and its plot
 	@scripts/set-up .venv requirements/test.lock
 	@$(RUN) -m benchmarks
 

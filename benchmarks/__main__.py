@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +14,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from benchmarks import cold, fingerprint, graph, grid, keeping, lake, million, plot, resume, stages, startup, warm
-from benchmarks.pairs import Line, Loads
+from benchmarks.page import renewed, section, verdict
+from benchmarks.pairs import Line, Loads, Point
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference" / "benchmarks.md"
-PACKAGES = ("awkward", "coffea", "coffea_dirac", "dask", "distributed", "hist", "numpy", "uproot")
 TINY: dict[str, dict[str, Any]] = {
     "cold": {"sizes": ((1, 4, 1), (2, 2, 1))},
     "warm": {"files": 2, "items": 3, "rounds": 1},
@@ -57,7 +54,7 @@ PROGRAMS: dict[str, Callable[..., list[Line]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the programs that were asked for; only a whole run of full size writes the page unless one is named."""
+    """Run the programs that were asked for; at full size they renew their sections of the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("programs", nargs="*", metavar="program", help=f"of {', '.join(PROGRAMS)}; all by default")
     parser.add_argument("--tiny", action="store_true", help="tiny sizes, to see that the programs run")
@@ -66,70 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = options.programs or list(PROGRAMS)
     if unknown := sorted(set(names) - set(PROGRAMS)):
         parser.error(f"there is no program {', '.join(unknown)}; there are {', '.join(PROGRAMS)}")
-    found: list[Line] = []
-    loads, started = Loads(), time.monotonic()
+    page = options.page or (None if options.tiny else PAGE)
+    points: list[Point] = []
     for name in names:
         print(f"benchmarks: {name}", flush=True)
+        loads, started = Loads(), time.monotonic()
         with loads.watch():
-            new = PROGRAMS[name](**(TINY[name] if options.tiny else {}))
-        found += new
-        for line in new:
+            found = PROGRAMS[name](**(TINY[name] if options.tiny else {}))
+        points += [point for line in found for point in line.points]
+        for line in found:
             print(f"  {line.what}: {line.ours}, {line.peer}, {line.compared}; target {line.target}: {verdict(line)}")
-    page = options.page or (PAGE if len(names) == len(PROGRAMS) and not options.tiny else None)
+        if page is not None:
+            # At once: what was measured is not lost with what comes after it.
+            new = {name: section(name, found, loads.seen, minutes=(time.monotonic() - started) / 60)}
+            old = page.read_text() if page.exists() else ""
+            page.write_text(renewed(old, new, list(PROGRAMS), picture=page.with_suffix(".svg").name))
     if page is not None:
-        picture = page.with_suffix(".svg")
-        plot.draw([point for line in found for point in line.points], picture)
-        page.write_text(text(found, loads.seen, picture.name, minutes=(time.monotonic() - started) / 60))
-        print(f"benchmarks: wrote {page} and {picture}")
-
-
-def verdict(line: Line) -> str:
-    """Return whether the target is met."""
-    return "-" if line.target == "-" else "met" if line.holds else "MISSED"
-
-
-def text(found: Sequence[Line], loads: Sequence[float], picture: str, *, minutes: float) -> str:
-    """Return the page."""
-    rows = [f"| {w.what} | {w.ours} | {w.peer} | {w.compared} | {w.target} | {verdict(w)} |" for w in found]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    return "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            "<!-- Written by `make bench`; do not edit. -->",
-            "",
-            "Measured in one run of `make bench`. Where there is a peer, both run in turn (A B A B ...) on the same",
-            "machine; a ratio is taken of each pair, and the table has the smallest, the median and the largest.",
-            "Seconds are medians of wall time; CPU is the processor time of all processes together. A machine that",
-            "is busy with something else makes wall times longer; ratios suffer less.",
-            "",
-            "| what | coffea_dirac | peer | compared (least / median / most) | target | |",
-            "|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"![Work items against seconds, cold and warm, ours and the peers']({picture})",
-            "",
-            "Work items are small (one cut, one histogram), so that what surrounds them is seen; 2 workers each.",
-            "Warm runs load results of the same size, of an analysis that is sooner done.",
-            "",
-            f"- Date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; all took {minutes:.0f} minutes",
-            f"- Machine: {machine()}",
-            f"- Load (1 minute) before and after the programs: {', '.join(f'{load:.1f}' for load in loads)}; the",
-            "  benchmarks' own two workers make 2 to 3 of it",
-            f"- Python {platform.python_version()}, {versions}",
-            "",
-        ]
-    )
-
-
-def machine() -> str:
-    """Return processor, number of cores we may use, and system."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()} {platform.release()}"
+        if set(names) == set(PROGRAMS) or options.page:
+            # It has points of several programs.
+            plot.draw(points, page.with_suffix(".svg"))
+        print(f"benchmarks: wrote {page}")
 
 
 if __name__ == "__main__":

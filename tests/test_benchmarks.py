@@ -51,6 +51,26 @@ def test_a_tiny_run_never_writes_the_page_of_the_documentation(monkeypatch, tmp_
     assert ">DiracExecutor, cold<" in (tmp_path / "page.svg").read_text()
 
 
+def test_a_run_of_one_program_renews_its_section_and_leaves_the_others(monkeypatch, tmp_path):
+    import benchmarks.__main__ as program
+
+    def lines(what):
+        return lambda **_: [Line(what, "1 s", "-", "-", "-", True)]
+
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(program, "PAGE", page)
+    monkeypatch.setattr(program, "PROGRAMS", {"one": lines("old one"), "two": lines("old two")})
+    program.main([])
+    picture = (tmp_path / "page.svg").read_bytes()
+    before = page.read_text()
+    monkeypatch.setattr(program, "PROGRAMS", {"one": lines("old one"), "two": lines("new two")})
+    program.main(["two"])
+    after = page.read_text()
+    assert (before.count("old two"), after.count("old two"), after.count("new two")) == (1, 0, 1)
+    assert after.partition("## two")[0] == before.partition("## two")[0]
+    assert (tmp_path / "page.svg").read_bytes() == picture
+
+
 def test_measurements_take_turns_after_a_first_round_that_does_not_count():
     called = []
     values = iter([100.0, 100.0, 2.0, 4.0, 3.0, 3.0, 1.0, 4.0])
