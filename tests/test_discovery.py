@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -199,3 +200,27 @@ def test_what_lies_below_a_directory_that_is_left_out_does_not_count(tmp_path: P
         (tmp_path / "scratch-not").write_text("y")
     window.leave_out([str(tmp_path / "scratch")])
     assert window.written == {str(tmp_path / "scratch-not")}
+
+
+@pytest.mark.parametrize("attempt", range(8))
+def test_a_window_is_looked_at_while_a_thread_still_enters_what_it_opens(tmp_path: Path, attempt: int) -> None:
+    window = Window()
+    names = {folder: [f"{tmp_path}/{folder}/{n}" for n in range(3000)] for folder in ("scratch", "kept")}
+
+    def enter() -> None:
+        for pair in zip(names["scratch"], names["kept"], strict=True):
+            for name in pair:
+                window.written.add(name)
+                window.files[name] = ABSENT
+
+    thread, interval = threading.Thread(target=enter), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        thread.start()
+        while thread.is_alive():
+            window.leave_out([f"{tmp_path}/scratch"])
+            window.inputs()
+    finally:
+        sys.setswitchinterval(interval)
+    window.leave_out([f"{tmp_path}/scratch"])
+    assert (sorted(window.written), sorted(window.files)) == (sorted(names["kept"]), sorted(names["kept"]))

@@ -85,8 +85,8 @@ class Trace:
     def read(self, window: Window) -> None:
         """Note what a window has seen; what a task writes is not written again by loading its result."""
         if window.written:
-            self.problem = self.problem or f"it writes {min(window.written)}"
-        for name, digest in window.files.items():
+            self.problem = self.problem or f"it writes {min(window.written.copy())}"
+        for name, digest in window.files.copy().items():
             if digest_path(name) != digest or digest.startswith("unreadable"):
                 self.problem = self.problem or f"{name} changed while it was read, or cannot be read again"
         self.problem = self.problem or window.unchecked

@@ -34,6 +34,8 @@ _window: ContextVar[Window | None] = ContextVar("coffea_dirac_window", default=N
 class Window:
     """What one run of user code read and wrote.
 
+    Threads that it started may still enter what they open while others look, so these look at copies.
+
     Parameters
     ----------
     ignored : iterable of str
@@ -62,14 +64,17 @@ class Window:
     def leave_out(self, directories: Iterable[str]) -> None:
         """Forget what was read and written below some directories."""
         roots = tuple(os.path.realpath(directory) + "/" for directory in directories)
-        self.written = {name for name in self.written if not os.path.realpath(name).startswith(roots)}
-        self.files = {name: d for name, d in self.files.items() if not os.path.realpath(name).startswith(roots)}
+        for name in (*self.written.copy(), *self.files.copy()):
+            if os.path.realpath(name).startswith(roots):
+                self.written.discard(name)
+                self.files.pop(name, None)
 
     def inputs(self) -> tuple[Discovered, ...]:
         """Return everything seen, sorted."""
-        files = [Discovered("file", name, digest) for name, digest in self.files.items() if name not in self.written]
-        metadata = [Discovered("metadata", name, digest) for name, digest in self.metadata.items()]
-        return tuple(sorted([*files, *metadata, *(Discovered("written", name, "") for name in self.written)]))
+        written = self.written.copy()
+        files = [Discovered("file", name, digest) for name, digest in self.files.copy().items() if name not in written]
+        metadata = [Discovered("metadata", name, digest) for name, digest in self.metadata.copy().items()]
+        return tuple(sorted([*files, *metadata, *(Discovered("written", name, "") for name in written)]))
 
 
 class recording(let[Window | None]):  # noqa: N801 - read as a statement, as `let` is

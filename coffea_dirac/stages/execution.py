@@ -123,7 +123,7 @@ def _problem(window: Window, named_files: Mapping[str, str]) -> str:
     for name, digest in named_files.items():
         if name not in window.written:
             window.files.setdefault(name, digest)
-    for name, digest in window.files.items():
+    for name, digest in window.files.copy().items():
         if name in window.written:
             continue
         if digest_path(name) != digest:

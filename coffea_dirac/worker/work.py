@@ -144,7 +144,7 @@ def _all_inputs(task: Task, window: Window) -> tuple[tuple[Discovered, ...], tup
     for name, digest in task.named_files.items():
         if name not in window.written:
             window.files.setdefault(name, digest)
-    for name, digest in window.files.items():
+    for name, digest in window.files.copy().items():
         if name not in window.written and digest_path(name) != digest:
             problem = problem or f"{name} changed while it was read"
         if digest.startswith("unreadable"):
