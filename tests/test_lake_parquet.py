@@ -14,9 +14,13 @@ from coffea import processor
 from coffea.nanoevents import BaseSchema
 
 from coffea_dirac import DiracExecutor, resolve
+from coffea_dirac.context import let
 from coffea_dirac.grid.storage import XRootDServer
 from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.health import Health
+from coffea_dirac.running import computing
+from coffea_dirac.worker.sealed import may_be_again
+from coffea_dirac.worker.work import run_bundle
 
 pytestmark = pytest.mark.needs("xrootd")
 EVENTS = 20_000
@@ -109,6 +113,25 @@ def test_a_bad_replica_is_survived(a_lake: Lake, drill: str, where: dict[str, An
     assert out == a_lake.truth
     if drill != "without a footer":
         assert any(words in note for note in report.notes), report.notes
+
+
+def test_what_was_found_of_replicas_is_told_though_the_answer_of_the_worker_gets_lost(
+    a_lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = []
+
+    def answer_lost_once(*bundle: Any) -> Any:
+        run_bundle(*bundle)
+        with let(may_be_again, True):
+            ran.append(run_bundle(*bundle))
+        return ran[-1]
+
+    monkeypatch.setattr(computing, "run_bundle", answer_lost_once)
+    a_lake.damage("A_DISK")
+    out, report = a_lake.run()
+    assert out == a_lake.truth
+    assert [receipt.metrics for receipt in ran[0]] == [{}], "it was computed again, and not found"
+    assert any("at A_DISK is damaged: " in note for note in report.notes), report.notes
 
 
 def test_if_all_replicas_are_bad_each_is_named(a_lake: Lake) -> None:

@@ -55,7 +55,7 @@ class Receipt:
 def finished(position: int, row: Row) -> Receipt:
     """Return the receipt of a work item that was computed in this run by a worker that did not live to tell."""
     seconds, site = float(row.info.get("seconds", 0.0)), str(row.info.get("site", ""))
-    return Receipt(position, row=row, seconds=seconds, site=site)
+    return Receipt(position, row=row, seconds=seconds, site=site, notes=tuple(row.info.get("notes", ())))
 
 
 class Shelf:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from coffea_dirac import codecs
@@ -89,8 +88,7 @@ def _process(task: Task, shelf: Shelf, reader: Reader, position: int, item: Any,
         where = user_line(error)
         return Receipt(position, error=told(error, inline=task.inline), where=where, site=_site(), **done)
     seconds = time.perf_counter() - started
-    receipt = _receipt(task, shelf, position, item, key, result["out"], work.window, seconds, result["metrics"])
-    return replace(receipt, **work.told())
+    return _receipt(task, shelf, position, item, key, result, work, seconds)
 
 
 def _site() -> str:
@@ -104,12 +102,12 @@ def _receipt(
     position: int,
     item: Any,
     key: str,
-    out: Any,
-    window: Window,
+    result: dict[str, Any],
+    work: Item,
     seconds: float,
-    metrics: dict[str, Any],
 ) -> Receipt:
-    inputs, written, problem = _all_inputs(task, window)
+    out, metrics = result["out"], result["metrics"]
+    inputs, written, problem = _all_inputs(task, work.window)
     site = _site()
     common: dict[str, Any] = {"seconds": seconds, "metrics": metrics, "written": written, "site": site}
     try:
@@ -118,9 +116,11 @@ def _receipt(
         if error.type_name == f"{Handle.__module__}.{Handle.__qualname__}":
             # Nothing would ever pull it there.
             lost = StageError(f"process() returns a handle where it cannot be pulled: {error.path}. {HANDLE_PLACES}")
-            return Receipt(position, error=lost)
+            return Receipt(position, error=lost, **work.told())
         value = replaced(out, lambda payload: codecs.decode(*payload), codecs.Payload)
-        return Receipt(position, value=value, not_kept=str(error), **common)
+        return Receipt(position, value=value, not_kept=str(error), **common, **work.told())
+    # Not before: what a result still reads is read when it is encoded.
+    common |= work.told()
     if problem or not key:
         return Receipt(position, payload=(payload.codec, payload.data), not_kept=problem, **common)
     info: dict[str, Json] = {
@@ -133,6 +133,8 @@ def _receipt(
         "columns": sorted(metrics.get("columns", ())),
         **({"site": site} if site else {}),
         **({"rses": rses} if (rses := lake.rses_read(item.filename)) else {}),
+        # Whoever finds the record of a worker that did not live to tell has to tell this too.
+        **({"notes": list(notes)} if (notes := common["notes"]) else {}),
     }
     shelf.keep(Record(key, payload.data, payload.codec, inputs, info=info))
     return Receipt(position, payload=(payload.codec, payload.data), key=key, **common)
