@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from coffea_dirac import codecs, packs
-from coffea_dirac.errors import StoreError
+from coffea_dirac.errors import CodecError, StoreError
 from coffea_dirac.interfaces import Row
 from coffea_dirac.report import Report
 from coffea_dirac.running.call import Call, Lost, Source
@@ -105,7 +105,10 @@ def _compared(task: Task, row: Row, out: Any) -> Sequence[str]:
         return ()
     if not isinstance(kept, bytes):
         return ()
-    # Large results of stages stand in it as they are kept, and in what was computed now as values.
-    as_values = codecs.encode(codecs.decode(row.codec, kept)).data
+    try:
+        # Large results of stages stand in it as they are kept, and in what was computed now as values.
+        as_values = codecs.encode(codecs.decode(row.codec, kept)).data
+    except CodecError:
+        return ()
     task.verification.compare(what, row.info, as_values, codecs.encode(out).data)
     return (what,)

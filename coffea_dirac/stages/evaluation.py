@@ -126,13 +126,12 @@ class Evaluator:
     def part(self, handle: Handle) -> Any:
         """Return the result of a handle, for a caller who encodes it: a large one as the payload that it is kept as."""
         result = self.pull([handle])[0]
-        if result.payload is None or not result.is_counted:
-            # What is loaded has to be readable, else it is computed again.
-            value = self.fresh(handle)
-            payload = self._results[handle.fingerprint].payload
-            return value if payload is None or len(payload[1]) < _LARGE_BYTES else codecs.Payload(*payload)
-        is_large = len(result.payload[1]) >= _LARGE_BYTES
-        return codecs.Payload(*result.payload) if is_large else self.fresh(handle)
+        # What is loaded has to be readable, else it is computed again.
+        value = self.fresh(handle) if result.payload is None or not result.is_counted else _UNREAD
+        payload = self._results[handle.fingerprint].payload
+        if payload is not None and len(payload[1]) >= _LARGE_BYTES:
+            return codecs.Payload(*payload)
+        return self.fresh(handle) if value is _UNREAD else value
 
     def fetch(self, handles: Iterable[Handle]) -> None:
         """Read the results of pulled handles that are asked for next together: each request costs more than they do."""

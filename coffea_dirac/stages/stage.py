@@ -119,11 +119,13 @@ class Stage:
 
 def _is_tracing(values: Iterable[Any]) -> bool:
     """Whether arrays without data are among the arguments: dask-awkward asks what a result will look like."""
-    # By class only: handles and placeholders of events refuse every question.
-    parts = [part for value in values for part in (value if type(value) in (list, tuple) else (value,))]
-    kinds: list[Any] = [type(part) for part in parts]
-    arrays = [part for part, kind in zip(parts, kinds, strict=True) if _is_array(kind)]
-    return any(array.layout.backend.name == "typetracer" for array in arrays)
+    for value in values:
+        for part in value if type(value) in (list, tuple) else (value,):
+            # By class first: handles and placeholders of events refuse every question.
+            kind: Any = type(part)
+            if _is_array(kind) and part.layout.backend.name == "typetracer":
+                return True
+    return False
 
 
 @functools.lru_cache(maxsize=1024)
