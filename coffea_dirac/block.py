@@ -19,7 +19,7 @@ from coffea_dirac.stages.keeper import Keeper
 from coffea_dirac.stages.nanoevents import Finder, Identities
 from coffea_dirac.stages.place import Place
 from coffea_dirac.stages.reevaluation import evaluator_of
-from coffea_dirac.stages.stage import Templates
+from coffea_dirac.stages.templates import Templates
 from coffea_dirac.stages.verifying import Verification
 
 

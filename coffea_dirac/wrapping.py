@@ -19,8 +19,8 @@ from coffea_dirac.stages.explaining import Explainer
 from coffea_dirac.stages.keeper import Keeper
 from coffea_dirac.stages.nanoevents import Finder, Identities
 from coffea_dirac.stages.reevaluation import evaluator_of
-from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.staged import ItemPlace, StagedProcessor
+from coffea_dirac.stages.templates import Templates
 
 
 class Wrapped(ProcessorABC):  # type: ignore[misc]

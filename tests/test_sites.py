@@ -14,6 +14,7 @@ from coffea.nanoevents import NanoAODSchema
 from sites_scene import CHUNK, ENTRIES, ITEMS, Scene
 
 from coffea_dirac import DiracCluster
+from coffea_dirac.dirac import cluster_jobs
 from coffea_dirac.dirac.local import LocalJobs
 from coffea_dirac.errors import CodeMismatchError, ProcessingError
 from coffea_dirac.interfaces import Job, JobFacts
@@ -74,6 +75,8 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(NanoAODSchema, "warn_missing_crossrefs", False)
+    # What sleeps in a work item does not leave, and is killed.
+    monkeypatch.setattr(cluster_jobs, "LEAVE_S", 1.0)
     clusters: list[DiracCluster] = []
 
     def start(sites: Mapping[str, int]) -> DiracCluster:

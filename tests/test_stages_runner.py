@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from stage_scene import ANALYSIS, Scene
 
-pytestmark = pytest.mark.core
-
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
@@ -18,6 +16,7 @@ def scene(tmp_path: Path) -> Scene:
 ALL = {"a": 4, "b": 4, "c": 4, "d": 4, "y": 4}
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("how", ["inline", "workers", "iterative", "futures"])
 def test_an_edit_computes_what_depends_on_it_under_every_executor(scene: Scene, how: str) -> None:
     plain = scene.run("plain")
@@ -51,12 +50,14 @@ def test_what_this_package_looks_at_is_no_input_of_the_analysis(scene: Scene) ->
     assert (again["ran"], again["items"]) == ({}, {"hits": 4, "misses": 0})
 
 
+@pytest.mark.core
 def test_a_processor_that_is_wrapped_or_holds_a_cache_is_the_same_for_dirac_executor(scene: Scene) -> None:
     assert scene.run("wrapped inline")["items"] == {"hits": 0, "misses": 4}
     again = scene.run("wrapped inline")
     assert (again["ran"], again["items"]) == ({}, {"hits": 4, "misses": 0})
 
 
+@pytest.mark.core
 def test_metrics_name_the_columns_of_what_was_loaded(scene: Scene) -> None:
     cold = scene.run("inline")
     scene.edit("* scale", "* 2 * scale")
@@ -137,6 +138,7 @@ class Analysis(processor.ProcessorABC):
 """
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("how", ["inline", "iterative"])
 def test_one_more_variation_computes_its_own_stages_and_what_takes_all(scene: Scene, how: str) -> None:
     head, _, tail = ANALYSIS.partition("class Analysis(processor.ProcessorABC):")
@@ -153,6 +155,7 @@ def test_one_more_variation_computes_its_own_stages_and_what_takes_all(scene: Sc
     assert scene.run(how, dies=True)["ran"] == {"varied:up": 4, "summed:up": 4, "total": 4}
 
 
+@pytest.mark.core
 def test_metadata_read_inside_a_stage_count_for_what_comes_from_it(scene: Scene) -> None:
     scene.edit("return ak.num(up)", "return ak.num(up)  # d")
     scene.edit(
@@ -203,6 +206,7 @@ def test_what_cannot_be_kept_is_named_and_nothing_else_is_lost(
         assert mended["ran"].get("c", 0) < 4, "what was finished before the error is kept"
 
 
+@pytest.mark.core
 def test_a_stage_that_needs_what_the_workers_lack_says_so_and_the_others_are_done(scene: Scene) -> None:
     scene.edit("@stage\ndef d", '@stage(resources={"GPU": 1})\ndef d')
     found = scene.run("workers")
@@ -235,6 +239,7 @@ class Odd:
 class Analysis("""
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("how", ["inline", "workers", "iterative"])
 @pytest.mark.parametrize("odd", ["", '"odd": Odd(), '])
 def test_large_results_come_back_in_a_work_item_also_in_one_that_cannot_be_kept(
@@ -264,6 +269,7 @@ def test_a_file_that_has_vanished_is_named(scene: Scene) -> None:
     assert "File('cuts.json') cannot be read" in found["error"][1]
 
 
+@pytest.mark.core
 def test_a_worker_killed_between_two_stages_leaves_the_first_one_done(scene: Scene) -> None:
     kill = (
         "return ak.num(up)\n\n\n"
@@ -303,6 +309,7 @@ BOUND_ANEW = {
 }
 
 
+@pytest.mark.core
 @pytest.mark.parametrize("way", BOUND_ANEW)
 def test_what_process_binds_anew_between_two_calls_counts(scene: Scene, way: str) -> None:
     code, bind = BOUND_ANEW[way]

@@ -28,9 +28,9 @@ from coffea_dirac.stages.handles import Handle
 from coffea_dirac.stages.keeper import Keeper, Kept
 from coffea_dirac.stages.place import Place
 from coffea_dirac.stages.sources import DataNeeded
-from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.staged import ItemPlace, StagedProcessor, source_identity
 from coffea_dirac.stages.symbolic import Shape, Shapes
+from coffea_dirac.stages.templates import Templates
 from coffea_dirac.worker.task import reading_of
 
 DEADLINE_S = 60.0

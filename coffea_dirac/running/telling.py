@@ -10,7 +10,7 @@ from coffea_dirac.interfaces import Outcome
 from coffea_dirac.report import Report
 from coffea_dirac.running.plan import Plan, Run
 from coffea_dirac.stages.explaining import Explainer
-from coffea_dirac.stages.stage import describe_stage
+from coffea_dirac.stages.templates import describe_stage
 from coffea_dirac.worker.shelf import Receipt
 from coffea_dirac.worker.task import Task
 

@@ -16,7 +16,8 @@ from coffea_dirac.stages.handles import Handle
 from coffea_dirac.stages.sources import factory_of
 
 if TYPE_CHECKING:
-    from coffea_dirac.stages.stage import Stage, Templates
+    from coffea_dirac.stages.stage import Stage
+    from coffea_dirac.stages.templates import Templates
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes})
 # Their content is code, or lies in a file that is named: it does not change within a run.

@@ -24,7 +24,7 @@ from coffea_dirac.stages.handles import ACTIVE, handles_in, replaced
 from coffea_dirac.stages.keeper import Keeper
 from coffea_dirac.stages.place import Place, runs_all
 from coffea_dirac.stages.sources import DataNeeded, ItemSource, Placeholder, was_asked, was_counted
-from coffea_dirac.stages.stage import Templates
+from coffea_dirac.stages.templates import Templates
 
 
 @dataclass(frozen=True)

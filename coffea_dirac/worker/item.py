@@ -17,8 +17,8 @@ from coffea_dirac.redact import without_secrets
 from coffea_dirac.stages.keeper import Keeper
 from coffea_dirac.stages.reevaluation import evaluator_of
 from coffea_dirac.stages.resources import Blocked, Grant
-from coffea_dirac.stages.stage import Templates
 from coffea_dirac.stages.staged import ItemPlace, StagedProcessor, source_identity
+from coffea_dirac.stages.templates import Templates
 from coffea_dirac.worker.reading import Opened, Reader, checked, failed, is_known
 from coffea_dirac.worker.task import Task
 
