@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from coffea_dirac.fingerprint import modules
+from coffea_dirac.fingerprint import dynamic, modules
 from coffea_dirac.fingerprint.code import SOURCES, Unit
+from coffea_dirac.fingerprint.deferred import ABSENT, is_empty
 from coffea_dirac.fingerprint.dump import dump_function
 from coffea_dirac.fingerprint.names import Chain, uses_of
 from coffea_dirac.fingerprint.packages import OWN, origin_of
@@ -33,28 +34,7 @@ BUILTIN_KINDS: frozenset[type] = frozenset(
         types.MemberDescriptorType,
     }
 )
-# What makes names out of data: no reading of the code can tell what these reach.
-_DYNAMIC = {
-    "eval": "it evaluates text that is made at run time; write the expression as code, or as a literal",
-    "exec": "it executes text that is made at run time; write it as code, or as a literal",
-    "compile": "it compiles text that is made at run time; write it as code, or as a literal",
-    "globals": "it reads globals by names made at run time; use a dict of your own, or globals()['NAME']",
-    "__import__": "it imports a module by a name made at run time; write the import, or a literal name",
-    "import_module": "it imports a module by a name made at run time; write the import, or a literal name",
-    "_getframe": "it reads the variables of its callers; pass them as arguments",
-    "getsource": "it reads source text, comments included; read the file through a pathlib.Path",
-    "getsourcelines": "it reads source text, comments included; read the file through a pathlib.Path",
-    "stack": "it reads the variables of its callers; pass them as arguments",
-    "currentframe": "it reads the variables of its callers; pass them as arguments",
-}
-_DYNAMIC_ATTRIBUTES = {
-    "__globals__": "it reads globals by names made at run time; use a dict of your own",
-    "f_globals": "it reads globals by names made at run time; use a dict of your own",
-    "f_locals": "it reads the variables of its callers; pass them as arguments",
-    "__subclasses__": "it finds whatever classes happen to be loaded; keep a list of your own",
-}
 _HERE = str(Path(__file__).parent.parent)
-_DYNAMIC_MODULES = frozenset({"builtins", "importlib", "sys", "inspect"})
 _DOC_READERS = frozenset({"__doc__", "getdoc"})
 _ANNOTATION_READERS = frozenset({"__annotations__", "get_type_hints", "signature", "getfullargspec", "get_annotations"})
 
@@ -154,8 +134,7 @@ def unit_of(walker: Walker, code: types.CodeType, label: str) -> Unit:
     """Return the unit of a code object and note its strings, attributes and place."""
     unit = SOURCES.unit(code, walker.given, docs=walker.docs, annotations=walker.annotations)
     walker.places[label] = {"file": code.co_filename, "numbers": list(unit.numbers), "text": _source_lines(unit)}
-    for name in sorted(unit.uses.attributes & set(_DYNAMIC_ATTRIBUTES)):
-        raise walker.error(f"uses {name}: {_DYNAMIC_ATTRIBUTES[name]}")
+    dynamic.refuse_attributes(walker, unit.uses.attributes)
     walker.attributes |= unit.uses.attributes | unit.uses.strings
     walker.written_attributes |= unit.uses.attribute_writes
     walker.reached.add(id(unit.node))
@@ -195,7 +174,7 @@ def _defaults(walker: Walker, value: types.FunctionType, unit: Unit) -> dict[str
     found = {}
     for name in sorted(pairs):
         with walker.at(f"default {name!r}"):
-            if name in unit.uses.parameter_writes and modules.is_empty(_default_node(unit, name)):
+            if name in unit.uses.parameter_writes and is_empty(_default_node(unit, name)):
                 found[name] = "filled by its own function"  # a memo: what it holds is call history
             else:
                 found[name] = walker.encode(pairs[name])
@@ -257,30 +236,16 @@ def _names(walker: Walker, value: types.FunctionType, unit: Unit) -> dict[str, J
 def _import(walker: Walker, namespace: Any, record: Any, chains: set[Chain], found: dict[str, Json]) -> None:
     name = f"import {'.' * record.level}{record.module} {record.name}".rstrip()
     target = modules.imported(walker, namespace, record)
-    if target is modules.ABSENT:
+    if target is ABSENT:
         found[name] = "absent"
     elif target is modules.INSTALLED:
         found[name] = "library"
         patched = modules.patched(walker, namespace, record, chains)
         if patched:
             found[f"{name} patched"] = patched
-        _refuse_dynamic(walker, record.module.partition(".")[0], record.name or next(iter(sorted(chains)), ("",))[-1:])
     else:
         used = chains or {()} if not isinstance(target, types.ModuleType) else chains
         found[name] = _chains(walker, target, used)
-
-
-def _refuse_dynamic(walker: Walker, module: str, name: Any) -> None:
-    last = name if isinstance(name, str) else (name or ("",))[0]
-    if module in _DYNAMIC_MODULES and last in _DYNAMIC:
-        raise walker.error(f"calls {last}: {_DYNAMIC[last]}")
-
-
-def refuse_dynamic(walker: Walker, value: Any) -> None:
-    """Raise if a value is one of the functions that reach what no reading of the code can tell."""
-    name = getattr(value, "__name__", "") if isinstance(value, types.BuiltinFunctionType | types.FunctionType) else ""
-    if name in _DYNAMIC and getattr(value, "__module__", "") in _DYNAMIC_MODULES:
-        raise walker.error(f"calls {name}: {_DYNAMIC[name]}")
 
 
 def _chains(walker: Walker, value: Any, chains: Iterable[Chain]) -> Json:
@@ -335,7 +300,7 @@ def _evaluated(walker: Walker, text: str, chains: dict[str, set[Chain]], found: 
 
 def builtin(walker: Walker, value: Any) -> Json:
     """Return the encoding of a function or descriptor written in C, by its name."""
-    refuse_dynamic(walker, value)
+    dynamic.refuse(walker, value)
     owner = getattr(value, "__objclass__", None)
     if owner is not None:
         return ["descriptor", walker.encode(owner), value.__name__]
@@ -370,6 +335,5 @@ __all__ = [
     "module_of",
     "origin_of",
     "reads",
-    "refuse_dynamic",
     "unit_of",
 ]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import ast
 import builtins
 import importlib
 import importlib.util
 import inspect
 import os
-import re
 import sys
 import types
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from coffea_dirac.fingerprint import classes, functions
-from coffea_dirac.fingerprint.code import SOURCES, Source
-from coffea_dirac.fingerprint.dump import Dump
-from coffea_dirac.fingerprint.names import Chain, uses_of
+from coffea_dirac.fingerprint import classes, dynamic, functions
+from coffea_dirac.fingerprint.deferred import ABSENT, Deferred
+from coffea_dirac.fingerprint.names import Chain
 from coffea_dirac.fingerprint.packages import origin_of
 from coffea_dirac.fingerprint.scopes import Import
 from coffea_dirac.interfaces import Json
@@ -26,27 +22,12 @@ from coffea_dirac.interfaces import Json
 if TYPE_CHECKING:
     from coffea_dirac.fingerprint.walk import Walker
 
-ABSENT = object()
 INSTALLED = object()
 # Globals that say where code is, not what it does.
 _PLACES = frozenset(
     {"__name__", "__package__", "__spec__", "__loader__", "__builtins__", "__debug__", "__cached__", "__path__"}
 )
-_EMPTY_CALLS = frozenset(
-    "dict list set OrderedDict defaultdict Counter deque WeakValueDictionary WeakKeyDictionary".split()
-)
 _SCHEDULE_NOW = (types.FunctionType, type, types.ModuleType, types.BuiltinFunctionType)
-
-
-@dataclass(frozen=True)
-class Memo:
-    """A global whose encoding waits until all code is known that may fill it."""
-
-    namespace: dict[str, Any]
-    name: str
-    value: Any
-    into: dict[str, Json]
-    path: tuple[str, ...]
 
 
 def whole(name: str) -> Import:
@@ -77,7 +58,7 @@ def global_(walker: Walker, namespace: dict[str, Any], name: str, chains: set[Ch
     value = namespace.get(name, ABSENT)
     walker.guard.saw(namespace, name, *(() if value is ABSENT else (value,)))
     if value is ABSENT and name not in vars(builtins):
-        walker.memos.append(Memo(namespace, name, ABSENT, into, walker.path))
+        walker.deferred.append(Deferred(namespace, name, ABSENT, into, walker.path))
         return
     if value is ABSENT:
         into[name] = _builtin(walker, namespace, name)
@@ -86,16 +67,16 @@ def global_(walker: Walker, namespace: dict[str, Any], name: str, chains: set[Ch
             with walker.at(".".join(chain) or "as a whole"):
                 into[".".join((name, *chain))] = resolve(walker, value, chain)
     elif isinstance(value, _SCHEDULE_NOW) and (id(namespace), name) not in walker.written_names:
-        functions.refuse_dynamic(walker, value)
+        dynamic.refuse(walker, value)
         into[name] = walker.encode(value)
     else:
-        walker.memos.append(Memo(namespace, name, value, into, walker.path))
+        walker.deferred.append(Deferred(namespace, name, value, into, walker.path))
 
 
 def _builtin(walker: Walker, namespace: dict[str, Any], name: str) -> Json:
     held = namespace.get("__builtins__", builtins)
     value = held.get(name) if isinstance(held, dict) else getattr(held, name, None)
-    functions.refuse_dynamic(walker, value)
+    dynamic.refuse(walker, value)
     if isinstance(value, types.FunctionType) and origin_of(functions.module_of(value)).kind == "user":
         return walker.encode(value)
     return "builtin"
@@ -141,7 +122,7 @@ def encode_member(walker: Walker, owner: types.ModuleType, name: str, found: Any
             encoded = walker.encode(found)
         else:
             holder: dict[str, Json] = {}
-            walker.memos.append(Memo(vars(owner), name, found, holder, walker.path))
+            walker.deferred.append(Deferred(vars(owner), name, found, holder, walker.path))
             return holder
     walker.member(owner.__name__, name, encoded)
     return encoded
@@ -168,7 +149,7 @@ def _library_attribute(walker: Walker, module: types.ModuleType, chain: Chain, k
         except Exception:  # noqa: BLE001 - libraries may import lazily and fail: then the name says all
             value = None
             break
-        functions.refuse_dynamic(walker, value)
+        dynamic.refuse(walker, value)
         if isinstance(value, type) and origin_of(value.__module__).kind != "user":
             patches.update(classes.patches(walker, value))
     kind = kind or walker.used(module.__name__).kind
@@ -269,130 +250,3 @@ def _whole_module(walker: Walker, value: types.ModuleType, label: str) -> Json:
                     global_(walker, vars(value), name, {()}, content)
     walker.member(value.__name__, "*", content)
     return content
-
-
-# ------------------------------------------------------------------------------------------------------------- memos
-
-
-def settle(walker: Walker) -> None:
-    """Encode the globals that were put off; one that the reached code alone fills enters as it starts."""
-    while walker.memos:
-        memo = walker.memos.pop(0)
-        walker.path = memo.path
-        with walker.inside(memo.namespace):
-            start = _start(walker, memo)
-            if start is not None:
-                memo.into[memo.name] = ["filled by its code", start]
-            elif memo.value is ABSENT:
-                memo.into[memo.name] = "absent"
-            else:
-                memo.into[memo.name] = walker.encode(memo.value)
-                walker.member(str(memo.namespace.get("__name__", "")), memo.name, memo.into[memo.name])
-        walker.drain()
-
-
-def _start(walker: Walker, memo: Memo) -> Json:
-    """Return how a global starts if nothing but the reached code writes it, else None."""
-    written = (id(memo.namespace), memo.name) in walker.written_names or id(memo.value) in walker.written_values
-    source = _source(walker, memo) if written else None
-    if source is None:
-        return None
-    bindings = [node for node in source.tree.body if _binds(node, memo.name)]
-    if len(bindings) > 1 or not all(is_empty(getattr(node, "value", None)) for node in bindings):
-        return None
-    fillers = writers(walker, source, memo.name)
-    if fillers is None or (
-        memo.value is not ABSENT and memo.value and _mentioned_elsewhere({memo.name, *fillers}, source)
-    ):
-        return None
-    return Dump().expression(getattr(bindings[0], "value")) if bindings else "absent"  # noqa: B009
-
-
-def _source(walker: Walker, memo: Memo) -> Source | None:
-    file = memo.namespace.get("__file__")
-    files = [file] if isinstance(file, str) else []
-    for value in memo.namespace.values():
-        if isinstance(value, types.FunctionType) and value.__globals__ is memo.namespace:
-            files.append(value.__code__.co_filename)
-    for name in dict.fromkeys(files):
-        source = SOURCES.read(name, walker.given)
-        if source is not None and memo.name in source.text:
-            return source
-    return None
-
-
-def _binds(node: ast.stmt, name: str) -> bool:
-    return any(
-        isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Store)
-        for n in ([] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else ast.walk(node))
-    )
-
-
-def is_empty(node: ast.AST | None) -> bool:
-    """Return whether an expression makes an empty container, or None."""
-    if isinstance(node, ast.Constant):
-        return node.value is None
-    if isinstance(node, ast.Dict | ast.List):
-        return not (node.keys if isinstance(node, ast.Dict) else node.elts)
-    if isinstance(node, ast.Call):
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        return name in _EMPTY_CALLS and not node.keywords and len(node.args) == (name == "defaultdict")
-    return False
-
-
-def writers(walker: Walker, source: Source, name: str) -> frozenset[str] | None:
-    """Return the functions of a module that fill a global, directly or through others, the root itself left out.
-
-    None if something else in the module may fill it: its own statements, or a function that is not reached.
-    """
-    reached, others, statements = _parts(walker, source)
-    names = {name}
-    grown = True
-    while grown:
-        more = {n for n, uses in reached.items() if names & uses} - walker.root_names
-        grown = not more <= names
-        names |= more
-    fillers = names - {name}
-    if any(({name} | fillers) & uses for uses in (*others, *statements)):
-        return None
-    return frozenset(fillers)
-
-
-def _parts(walker: Walker, source: Source) -> tuple[dict[str, set[str]], list[set[str]], list[set[str]]]:
-    """Return what the reached functions of a module name, what its other functions do, and what its statements do."""
-    reached: dict[str, set[str]] = {}
-    others: list[set[str]] = []
-    statements: list[set[str]] = []
-
-    def look(body: Iterable[ast.stmt]) -> None:
-        for node in body:
-            if isinstance(node, ast.ClassDef):
-                look(node.body)
-            elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                if id(node) in walker.reached:
-                    reached.setdefault(node.name, set()).update(_words(node))
-                else:
-                    others.append(_words(node))
-            else:
-                statements.append(_words(node))
-
-    look(source.tree.body)
-    return reached, others, statements
-
-
-def _words(node: ast.AST) -> set[str]:
-    uses = uses_of(node if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ast.Module([node], []))  # type: ignore[list-item]
-    return {*uses.chains, *uses.writes, *uses.rebinds, *uses.attributes}
-
-
-def _mentioned_elsewhere(names: set[str], source: Source) -> bool:
-    """Return whether other code of the user's names a global or what fills it, and so may have filled it."""
-    word = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names))
-    for name, other in list(sys.modules.items()):
-        file = getattr(other, "__file__", None)
-        if not isinstance(file, str) or file == source.filename or origin_of(name).kind != "user":
-            continue
-        text = SOURCES.read(file, {}) if file.endswith(".py") else None
-        if text is not None and word.search(text.text):
-            return True
-    return False

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coffea_dirac.errors import FingerprintError
-from coffea_dirac.fingerprint import classes, functions, modules, values
+from coffea_dirac.fingerprint import classes, deferred, functions, modules, values
 from coffea_dirac.fingerprint.dump import constant
 from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.packages import OWN, Origin, counted_version, origin_of, public_module
@@ -75,7 +75,7 @@ class Walker:
         self.omitting: set[type] = set()
         self.module_name = ""
         self.root = ""
-        self.memos: list[modules.Memo] = []
+        self.deferred: list[deferred.Deferred] = []
         self.written_names: set[tuple[int, str]] = set()
         self.written_values: set[int] = set()
         self.written_attributes: set[str] = set()
@@ -97,13 +97,13 @@ class Walker:
             with self.at(name):
                 encoded[name] = self.encode(roots[name])
         self.drain()
-        modules.settle(self)
+        deferred.settle(self)
         return encoded
 
     def finish(self, content: Json) -> Json:
         """Encode what `content` refers to; return it."""
         self.drain()
-        modules.settle(self)
+        deferred.settle(self)
         return content
 
     def drain(self) -> None:

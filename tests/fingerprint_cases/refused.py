@@ -20,5 +20,13 @@ REFUSED = {
     "globals of a function": ("def g(): pass\ndef run(x): return g.__globals__[x]\n", ("__globals__",)),
     "subclasses": ("class B: pass\ndef run(x): return B.__subclasses__()\n", ("__subclasses__",)),
     "source text": ("import inspect\ndef run(x): return inspect.getsource(run)\n", ("getsource",)),
+    "stack, the second that is used of an import in the body": (
+        "def run(x):\n    import inspect\n    return inspect.getfile(x), inspect.stack()\n",
+        ("calls stack",),
+    ),
+    "frame by an import in the body": (
+        "def run(x):\n    from sys import _getframe\n    return _getframe()\n",
+        ("_getframe",),
+    ),
     "frame": ("import sys\ndef run(x): return sys._getframe()\n", ("_getframe",)),
 }
