@@ -23,7 +23,14 @@ from coffea import processor
 from agc_example import ml, systematics
 from agc_example.histograms import Axis, histograms
 from agc_example.observables import OBSERVABLES
-from agc_example.selection import in_region, place_among, select, select_lepton
+from agc_example.selection import (
+    good_leptons,
+    has_one_lepton,
+    in_region,
+    momenta_of_leptons,
+    place_among,
+    select,
+)
 from coffea_dirac import File, stage
 
 HERE = Path(__file__).parent
@@ -39,20 +46,30 @@ def count(events: Any) -> int:
     return len(events)
 
 
-@stage
+@stage(keep=False)
 def leptons(events: Any) -> dict[str, Any]:
-    """Return whether each event has one good lepton, and these leptons: all variations of the jets share them."""
-    one, momenta = select_lepton(events)
-    return {"is_one": one, "momenta": momenta}
+    """Return which leptons are good: all variations of the jets share them."""
+    return good_leptons(events)
+
+
+@stage
+def one_lepton(good: dict[str, Any]) -> Any:
+    """Return whether each event has one good lepton."""
+    return np.asarray(has_one_lepton(good))
+
+
+@stage
+def lepton_momenta(events: Any, good: dict[str, Any], one: Any) -> Any:
+    """Return the momenta of the leptons of events that have one: only the models ask for them."""
+    return momenta_of_leptons(events, good, one)
 
 
 @stage(keep=False)
-def objects(events: Any, of_leptons: dict[str, Any], jet_pt: Callable[[Any], Any]) -> dict[str, Any]:
+def objects(events: Any, one: Any, jet_pt: Callable[[Any], Any]) -> dict[str, Any]:
     """Return the selected objects, with the jets' pt as a variation makes it, and the place of each event's lepton.
 
     Not kept: of columns that no other stage asks for not even those of the selected events are read.
     """
-    one = of_leptons["is_one"]
     return select(events, one, jet_pt(events), lepton=place_among(one))
 
 
@@ -63,10 +80,10 @@ def selected(of_events: dict[str, Any]) -> dict[str, Any]:
 
 
 @stage
-def selected_for_ml(of_events: dict[str, Any], of_leptons: dict[str, Any]) -> dict[str, Any]:
+def selected_for_ml(of_events: dict[str, Any], momenta: Any) -> dict[str, Any]:
     """Return the selected objects of events in 4j2b: the models ask for more of them than observables do."""
     found = in_region(of_events, "4j2b")
-    return {**found, "lepton": of_leptons["momenta"][found["lepton"]]}
+    return {**found, "lepton": momenta[found["lepton"]]}
 
 
 @stage
@@ -159,17 +176,19 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
     def process(self, events: Any) -> dict[str, Any]:
         """Return the histograms of one work item; ``events.metadata`` names process and variation."""
         process, variation = events.metadata["process"], events.metadata["variation"]
-        of_leptons = leptons(events)
-        found = self._objects(events, of_leptons, variation)
-        chosen = {name: selected(one) for name, one in found.items()}
+        good = leptons(events)
+        one = one_lepton(good)
+        found = self._objects(events, one, variation)
+        chosen = {name: selected(of_events) for name, of_events in found.items()}
         weights = self._weights(process, chosen) if variation == "nominal" else {}
         out: dict[str, Any] = {
             "hist_dict": {region: self._histogram(region, process, chosen, weights) for region in REGIONS},
             "events": {f"{process}__{variation}": count(events)},
         }
         if self.use_ml:
-            for_ml = {name: selected_for_ml(one, of_leptons) for name, one in found.items()}
-            best = {name: ml_best(ml_features(one), self.models) for name, one in for_ml.items()}
+            momenta = lepton_momenta(events, good, one)
+            for_ml = {name: selected_for_ml(of_events, momenta) for name, of_events in found.items()}
+            best = {name: ml_best(ml_features(some), self.models) for name, some in for_ml.items()}
             out["ml_hist_dict"] = filled_features(process, ml.FEATURES, best, weights)
         return out
 
@@ -177,11 +196,11 @@ class TtbarAnalysis(processor.ProcessorABC):  # type: ignore[misc]
         """Return the accumulator as it is."""
         return accumulator
 
-    def _objects(self, events: Any, of_leptons: Any, variation: str) -> dict[str, Any]:
+    def _objects(self, events: Any, one: Any, variation: str) -> dict[str, Any]:
         """Return the selected objects by variation; samples that are a variation themselves have no further ones."""
         if variation != "nominal":
-            return {variation: objects(events, of_leptons, systematics.KINEMATIC["nominal"])}
-        return {name: objects(events, of_leptons, jet_pt) for name, jet_pt in systematics.KINEMATIC.items()}
+            return {variation: objects(events, one, systematics.KINEMATIC["nominal"])}
+        return {name: objects(events, one, jet_pt) for name, jet_pt in systematics.KINEMATIC.items()}
 
     def _weights(self, process: str, chosen: dict[str, Any]) -> dict[str, Any]:
         """Return weights by systematic: they reuse the nominal selection and inference."""

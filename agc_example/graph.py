@@ -28,7 +28,7 @@ from agc_example import systematics
 from agc_example.analysis import BINS, HERE, HIGH, LABELS, LOW, REGIONS
 from agc_example.inputs import TREE, fileset_from
 from agc_example.observables import OBSERVABLES
-from agc_example.selection import has_one_lepton, in_region, select
+from agc_example.selection import good_leptons, has_one_lepton, in_region, select
 
 
 class Scheduler(StrEnum):
@@ -55,7 +55,7 @@ def histograms(events: Any) -> dict[str, Any]:
     process, variation = events.metadata["process"], events.metadata["variation"]
     nominal = variation == "nominal"
     jet_pt = systematics.KINEMATIC if nominal else {variation: systematics.KINEMATIC["nominal"]}
-    one = has_one_lepton(events)
+    one = has_one_lepton(good_leptons(events))
     # Each variation of the jets is one node: what it does inside is of no interest to the graph.
     chosen = {name: select(events, one, dak.map_partitions(of_events, events)) for name, of_events in jet_pt.items()}
     corrections = correctionlib.CorrectionSet.from_file(str(HERE / "corrections.json"))

@@ -72,21 +72,20 @@ def is_good_jet(pt: Any, jets: Any) -> Any:
     return found & (jets.jetId & _TIGHT_LEPTON_VETO != 0) if "jetId" in ak.fields(jets) else found
 
 
-def has_one_lepton(events: Any) -> Any:
+def good_leptons(events: Any) -> dict[str, Any]:
+    """Return which electrons and which muons are good, shape (events, leptons)."""
+    return {"Electron": is_good_electron(events.Electron), "Muon": is_good_muon(events.Muon)}
+
+
+def has_one_lepton(good: dict[str, Any]) -> Any:
     """Whether an event has one good lepton."""
-    return _is_one(is_good_electron(events.Electron), is_good_muon(events.Muon))
+    return ak.sum(good["Electron"], axis=1) + ak.sum(good["Muon"], axis=1) == 1
 
 
-def select_lepton(events: Any) -> tuple[Any, Any]:
-    """Return whether each event has one good lepton, and the four-momenta of these leptons, a flat array."""
-    electron, muon = is_good_electron(events.Electron), is_good_muon(events.Muon)
-    one = np.asarray(_is_one(electron, muon))
-    good = ((events.Electron, electron), (events.Muon, muon))
-    return one, ak.flatten(ak.concatenate([with_p4(some.pt, some)[of_some][one] for some, of_some in good], axis=1))
-
-
-def _is_one(electron: Any, muon: Any) -> Any:
-    return ak.sum(electron, axis=1) + ak.sum(muon, axis=1) == 1
+def momenta_of_leptons(events: Any, good: dict[str, Any], one: Any) -> Any:
+    """Return the four-momenta of the good leptons of events that have `one`, a flat array."""
+    found = [with_p4(events[name].pt, events[name])[of_some][one] for name, of_some in good.items()]
+    return ak.flatten(ak.concatenate(found, axis=1))
 
 
 def select(events: Any, one_lepton: Any, jet_pt: Any, **more: Any) -> dict[str, Any]:
@@ -125,9 +124,10 @@ def select(events: Any, one_lepton: Any, jet_pt: Any, **more: Any) -> dict[str, 
 
 def select_with_lepton(events: Any, jet_pt: Any) -> dict[str, Any]:
     """Return the selected jets as `select` does, and the ``lepton`` of each of their events."""
-    one, leptons = select_lepton(events)
+    good = good_leptons(events)
+    one = np.asarray(has_one_lepton(good))
     found = select(events, one, jet_pt, lepton=place_among(one))
-    return {**found, "lepton": leptons[found["lepton"]]}
+    return {**found, "lepton": momenta_of_leptons(events, good, one)[found["lepton"]]}
 
 
 def place_among(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -21,7 +21,14 @@ import correctionlib
 
 from agc_example import generate, make_corrections, measure, ml, train
 from agc_example.inputs import CROSS_SECTIONS, LUMINOSITY
-from agc_example.selection import in_region, select_lepton, select_with_lepton, with_p4
+from agc_example.selection import (
+    good_leptons,
+    has_one_lepton,
+    in_region,
+    momenta_of_leptons,
+    select_with_lepton,
+    with_p4,
+)
 
 ROOT = Path(__file__).parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -233,7 +240,10 @@ def test_the_lepton_of_an_event_is_its_good_electron_or_muon_and_events_with_ano
     soft, loose = {**electron, "pt": 29.0}, {**muon, "pfRelIso04_all": 0.2}
     electrons = [[electron], [soft], [electron], [soft], [soft, electron]]
     muons = [[loose], [muon], [muon], [loose], [loose]]
-    one, leptons = select_lepton(ak.Array({"Electron": electrons, "Muon": muons}))
+    events = ak.Array({"Electron": electrons, "Muon": muons})
+    found = good_leptons(events)
+    one = has_one_lepton(found)
+    leptons = momenta_of_leptons(events, found, one)
     assert one.tolist() == [True, True, False, False, True]
     assert leptons.pt.tolist() == [40.0, 50.0, 40.0]
 

@@ -80,13 +80,14 @@ _looked_at: dict[type, tuple[tuple[str, ...], tuple[Any, ...], tuple[str, ...]]]
 
 def _patched(base: type) -> tuple[str, ...]:
     """Return the names of attributes that are the user's; nothing is looked at while all are the same objects."""
-    attributes = dict(vars(base))
+    attributes = vars(base)
     names, found = tuple(attributes), tuple(attributes.values())
     known = _looked_at.get(base)
     if known is None or known[0] != names or not all(map(operator.is_, known[1], found)):
         if len(_looked_at) >= _MOST_CLASSES:
             _looked_at.clear()
-        known = _looked_at[base] = names, found, tuple(sorted(n for n, v in attributes.items() if _is_users(v)))
+        users = sorted(name for name, value in zip(names, found, strict=True) if _is_users(value))
+        known = _looked_at[base] = names, found, tuple(users)
     return known[2]
 
 

@@ -28,6 +28,22 @@ Special = Callable[["Walker", Any], Json]
 """Encodes what a caller knows better than this room; None for everything else."""
 
 
+class _Step:
+    """A step of a walker's path; it stays there for errors that are told further up."""
+
+    __slots__ = ("_step", "_walker")
+
+    def __init__(self, walker: Walker, step: str) -> None:
+        self._walker, self._step = walker, step
+
+    def __enter__(self) -> None:
+        self._walker._path.append(self._step)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._walker._path.pop()
+
+
 class Walker:
     """Encodes values and collects what they reach; one walker, one fingerprint.
 
@@ -132,12 +148,9 @@ class Walker:
     def path(self, steps: tuple[str, ...]) -> None:
         self._path = list(steps)
 
-    @contextlib.contextmanager
-    def at(self, step: str) -> Iterator[None]:
+    def at(self, step: str) -> _Step:
         """Name the next step of the path that an error shows."""
-        self._path.append(step)
-        yield
-        self._path.pop()
+        return _Step(self, step)
 
     def error(self, why: str) -> FingerprintError:
         """Return an error that names the path to the value at hand."""
@@ -225,10 +238,11 @@ class Walker:
 
     def seen_string(self, value: str) -> str:
         """Note a string that may name a file; return it as it enters: places below the code's folder are relative."""
+        entered = self.normalised(value)
         if 0 < len(value) <= _MAXIMUM_NAME and "\0" not in value and "\n" not in value:
             self.strings.add(value)
-            self._entered[value] = self.normalised(value)
-        return self.normalised(value)
+            self._entered[value] = entered
+        return entered
 
     def find_package_files(self) -> None:
         """Note the files beside the code that it may read as data of its packages, by parts of their names."""
@@ -252,6 +266,8 @@ class Walker:
 
     def normalised(self, value: str) -> str:
         """Return a path below the folder that the code at hand is imported from as relative to it."""
+        if os.sep not in value:
+            return value
         for folder, mark in ((self.root, "<here>"), (os.path.dirname(self.root), "<here>/..")):  # noqa: PTH120
             if len(folder) > 1 and (value == folder or value.startswith(folder + os.sep)):
                 return mark + value[len(folder) :]
