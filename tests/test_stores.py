@@ -68,6 +68,30 @@ def test_what_switches_the_cache_off_elsewhere_is_no_directory() -> None:
     assert open_store("./off").url.endswith("/off")
 
 
+@pytest.mark.parametrize(
+    ("place", "meant"),
+    [
+        (Path("root://store.example.org//jdoe/x"), "'root://store.example.org/jdoe/x'"),
+        ("https//store.example.org/x", "'https://store.example.org/x'"),
+        ("s3:bucket/x", "'s3://bucket/x'"),
+        (Path("file:///data/x"), "'file:///data/x'"),
+        ("rucio:/user.jdoe:stages", "'rucio://user.jdoe:stages'"),
+    ],
+)
+def test_a_url_that_has_lost_a_slash_is_no_directory(place: str | Path, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        open_store(place)
+    assert meant in str(raised.value)
+    assert f"'./{place}'" in str(raised.value)
+    assert open_store(f"./{place}").url.startswith("file:///")
+
+
+def test_directories_may_be_called_nearly_like_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("root", "root/x", "files", "s3-stages", "http", "a:b"):
+        assert open_store(name).url == f"file://{tmp_path}/{name}"
+
+
 def test_a_file_in_place_of_the_directory_is_explained(tmp_path: Path) -> None:
     (tmp_path / "stages").write_text("notes")
     store = LocalStore(tmp_path / "stages")

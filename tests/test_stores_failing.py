@@ -238,6 +238,8 @@ def test_a_bucket_that_is_missing_and_keys_that_are_wrong_are_named(s3: S3Server
         "https://store.example.org",
         "s3://bucket",
         "root://",
+        "root://store.example.org:99999//x",
+        "https://store.example.org:port/x",
     ],
 )
 def test_a_url_with_a_secret_or_without_a_folder_is_refused(place: str) -> None:

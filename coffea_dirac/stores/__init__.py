@@ -33,6 +33,8 @@ _REMOTE = {
     "dav": "http",
     "s3": "s3",
 }
+# A scheme that is known and no URL: "root:/host/x" is what pathlib makes of one.
+_NEARLY = re.compile(rf"({'|'.join([*_REMOTE, 'rucio', 'file'])})(:/?|/{{2,}})(?!/)", re.IGNORECASE)
 _NEEDS = {"root": ("XRootD", "xrootd"), "s3": ("s3fs", "s3")}
 
 
@@ -77,6 +79,12 @@ def open_store(place: str | os.PathLike[str] | Store) -> Store:
         )
     scheme = _SCHEME.match(text)
     if scheme is None:
+        if nearly := _NEARLY.match(text):
+            url = f"{nearly[1]}://{'/' * (nearly[1].lower() == 'file')}{text[nearly.end() :]}"
+            raise ConfigurationError(
+                f"{text!r} would be a directory here, and is probably a URL that lost a part, as in a pathlib.Path: "
+                f"write it as text, {url!r}; for that directory './{text}'"
+            )
         return LocalStore(text)
     rest = text[scheme.end() :]
     if scheme[1].lower() in _REMOTE:
@@ -99,6 +107,10 @@ def _remote_store(scheme: str, rest: str) -> RemoteStore:
             f"the URL of a store is shown and kept, so it has no user, password or query: {scheme}://{parts.hostname}"
             "..., with a token in BEARER_TOKEN or BEARER_TOKEN_FILE, a proxy in X509_USER_PROXY, S3 keys in AWS_PROFILE"
         )
+    try:
+        parts.port  # noqa: B018 - looked at when it is asked for
+    except ValueError as error:
+        raise ConfigurationError(f"'{scheme}://{rest}' has no port that can be: {error}; 1094 is usual") from None
     if not parts.hostname or not parts.path.strip("/"):
         example = "s3://bucket/jdoe/stages" if scheme == "s3" else f"{scheme}://store.example.org//jdoe/stages"
         raise ConfigurationError(f"'{scheme}://{rest}' does not name a folder of a storage: write {example!r}")
