@@ -165,8 +165,15 @@ def test_options_that_mean_nothing_are_refused() -> None:
         DiracCluster(sites={"RAL": 2}).job_script()
     with pytest.raises(ConfigurationError, match="all sites of 'worker' are banned"):
         DiracCluster(sites={SITE_A: 1}, banned=[SITE_A])
-    with pytest.raises(ConfigurationError, match="no way to workers"):
-        DiracCluster(sites=[SITE_A], transport="8786")
+    for transport in (
+        "8786",
+        "tcp://example.org",
+        "tcp://127.0.0.1:99999",
+        "tcp://127.0.0.1:port",
+        "tcp://127.0.0.1/x",
+    ):
+        with pytest.raises(ConfigurationError, match="no way to workers"):
+            DiracCluster(sites=[SITE_A], transport=transport)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +185,10 @@ def test_options_that_mean_nothing_are_refused() -> None:
         ({"cores": "4"}, "cores=4"),
         ({"cpu_time": "2h"}, "cpu_time=7200"),
         ({"resources": ["GPU"]}, "{'GPU': 1}"),
+        ({"tags": [5]}, r"tags=\['GPU'\]"),
+        ({"banned": 5}, "banned=5: it is a list of names"),
+        ({"environment": Path("/cvmfs/x")}, "environment='/cvmfs/example.org/env'"),
+        ({"setup": ["module load cuda"]}, "setup='module load cuda'"),
         ({"sites": {}}, r"sites=\[\] for any"),
         ({"sites": [5]}, "a mapping or a list"),
         ({"sites": None, "groups": WorkerGroup("a")}, "a list of WorkerGroup"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections import Counter
@@ -16,7 +17,7 @@ from sites_scene import CHUNK, ENTRIES, ITEMS, Scene
 from coffea_dirac import DiracCluster
 from coffea_dirac.dirac import cluster_jobs
 from coffea_dirac.dirac.local import LocalJobs
-from coffea_dirac.errors import CodeMismatchError, ProcessingError
+from coffea_dirac.errors import CodeMismatchError, JobServiceError, ProcessingError
 from coffea_dirac.interfaces import Job, JobFacts
 from coffea_dirac.testing_jobs import wait_until
 
@@ -177,3 +178,20 @@ def test_a_package_that_is_missing_at_a_worker_is_named_with_what_adds_it(scene:
     (scene.folder / f"{scene.helper}.py").write_text("import wave\ndef number(events):\n    return len(events)\n")
     with pytest.raises(CodeMismatchError, match=f"{UK} has no module 'wave'.*setup='pip install wave'"):
         scene.run(scene.files(one="UK"), {UK: 1})
+
+
+def test_the_scheduler_listens_where_it_is_told_to_or_says_why_it_cannot(tmp_path: Path) -> None:
+    def cluster(place: str) -> DiracCluster:
+        return DiracCluster(1, sites={UK: 1}, service=JobsAtSites(tmp_path), transport=f"tcp://{place}")
+
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        place = "{}:{}".format(*other.getsockname())
+        with pytest.raises(JobServiceError, match=r"could not be started.*\n.*port \d+ is in use: choose another"):
+            cluster(place).wait_for(1, timeout=120)
+    with pytest.raises(JobServiceError, match=r"could not be started.*\n.*192.0.2.7 is none of this machine's"):
+        cluster("192.0.2.7").wait_for(1, timeout=120)
+    with cluster(place) as made:
+        made.wait_for(1, timeout=120)
+        assert made.scheduler_address == f"tcp://{place}"

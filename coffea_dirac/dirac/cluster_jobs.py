@@ -113,8 +113,9 @@ class ClusterJobs:
             if self._scheduler:
                 return
             # By its path: `-m` would first import the package, and with it coffea, which a scheduler never needs.
-            script = (str(Path(__file__).with_name("start_scheduler.py")), "contact", self.transport.host)
-            (self._scheduler,) = self.local.submit([Job(script)])
+            script = str(Path(__file__).with_name("start_scheduler.py"))
+            arguments = (script, "contact", self.transport.host, str(self.transport.port))
+            (self._scheduler,) = self.local.submit([Job(arguments)])
             self._contact = self.local.session(self._scheduler) / "contact"
             if self.transport.in_file:
                 self._submit_missing()
@@ -255,9 +256,10 @@ class ClusterJobs:
 
     def _look_at_scheduler(self) -> None:
         if self.local.status([self._scheduler])[self._scheduler] != "running":
+            what = "has ended, and with it what its tasks knew of each other; start a new cluster"
             raise JobServiceError(
-                "The cluster's scheduler has ended, and with it what its tasks knew of each other; start a new "
-                "cluster. Its last words:\n" + tail(self.local.logs(self._scheduler))
+                f"The cluster's scheduler {what if self._find_address() else 'could not be started'}. Its last words:\n"
+                + tail(self.local.logs(self._scheduler))
             )
 
     def _end_leaving(self) -> None:

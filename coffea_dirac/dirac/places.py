@@ -72,8 +72,14 @@ class WorkerGroup:
         if isinstance(self.sites, Mapping) and not self.sites:
             raise ConfigurationError("sites={} names no site: sites={'LCG.A.uk': 10}, or sites=[] for any")
         for name in ("tags", "banned"):
-            if isinstance(getattr(self, name), str):
-                raise ConfigurationError(f"{name} is a list, as in {name}=[{getattr(self, name)!r}]")
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ConfigurationError(f"{name} is a list, as in {name}=[{value!r}]")
+            if not isinstance(value, Collection) or not all(isinstance(one, str) for one in value):
+                raise ConfigurationError(f"{name}={value!r}: it is a list of names, as in {name}=['GPU']")
+        for name, example in (("environment", "/cvmfs/example.org/env"), ("setup", "module load cuda")):
+            if not isinstance(value := getattr(self, name), str):
+                raise ConfigurationError(f"{name}={value!r}: it is a text, as in {name}={example!r}")
         if isinstance(self.sites, Mapping):
             for site, number in self.sites.items():
                 if not isinstance(number, int) or number < 1:

@@ -1,15 +1,17 @@
-"""The job script of a cluster's scheduler: ``python start_scheduler.py FILE HOST``.
+"""The job script of a cluster's scheduler: ``python start_scheduler.py FILE HOST PORT``.
 
-It listens at HOST and writes its address to FILE once it answers.  It imports neither coffea nor bokeh, and holds no
-token and no key.
+It listens at HOST and PORT and writes its address to FILE once it answers.  It imports neither coffea nor bokeh, and
+holds no token and no key.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib.metadata
 import json
 import os
+import socket
 import sys
 import time
 from collections import Counter
@@ -139,7 +141,7 @@ def add_usage(dask_scheduler: Any) -> None:
     dask_scheduler.handlers["coffea_dirac_usage"] = usage
 
 
-async def serve(contact: str, host: str) -> None:
+async def serve(contact: str, host: str, port: int) -> None:
     """Run a scheduler until it is told to end.
 
     Parameters
@@ -148,16 +150,40 @@ async def serve(contact: str, host: str) -> None:
         The file that gets the address.
     host : str
         The address at which it listens.
+    port : int
+        The port at which it does; 0 for any that is free.
     """
     from distributed import Scheduler
 
+    check_place(host, port)
     with quick_versions():
-        async with Scheduler(host=host, port=0, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
+        async with Scheduler(host=host, port=port, dashboard=False, dashboard_address="127.0.0.1:0") as scheduler:
             add_teller(scheduler)
             add_demand(scheduler)
             add_usage(scheduler)
             write_contact(contact, scheduler.address)
             await scheduler.finished()
+
+
+def check_place(host: str, port: int) -> None:
+    """End this process, saying why, if nothing can listen there: dask would tell it in a long traceback.
+
+    Examples
+    --------
+    >>> check_place("127.0.0.1", 0)
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        # As dask does: a port that was in use a moment ago is free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            why = {
+                errno.EADDRINUSE: f"port {port} is in use: choose another, as in transport='tcp://{host}:{port + 1}'",
+                errno.EADDRNOTAVAIL: f"{host} is none of this machine's addresses: see `ip address`",
+            }
+            raise SystemExit(f"cannot listen at tcp://{host}:{port}: {why.get(error.errno or 0, error)}") from None
 
 
 def write_contact(contact: str, address: str) -> None:
@@ -180,4 +206,4 @@ if __name__ == "__main__":
     import dask.config
 
     with dask.config.set(SETTINGS):
-        asyncio.run(serve(sys.argv[1], sys.argv[2]))
+        asyncio.run(serve(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -19,6 +19,8 @@ class Transport:
     ----------
     host : str
         The address of this machine at which the scheduler listens.
+    port : int
+        The port at which it does; 0 for any that is free.
     worker_host : str
         The address at which workers listen; empty for the one from which they see the scheduler.
     in_file : bool
@@ -28,6 +30,7 @@ class Transport:
     """
 
     host: str = LOOPBACK
+    port: int = 0
     worker_host: str = LOOPBACK
     in_file: bool = True
     blip_s: float = 0.0
@@ -43,7 +46,8 @@ def transport_of(url: str) -> Transport:
     Parameters
     ----------
     url : str
-        ``tcp://ADDRESS``: an address of this machine that workers can reach, and which can reach them.
+        ``tcp://ADDRESS`` or ``tcp://ADDRESS:PORT``: an address of this machine that workers can reach, and which can
+        reach them; the scheduler listens at the port, for example one that a firewall lets through.
 
     Raises
     ------
@@ -54,16 +58,18 @@ def transport_of(url: str) -> Transport:
     --------
     >>> transport_of("tcp://127.0.0.1").worker_host
     '127.0.0.1'
+    >>> transport_of("tcp://192.0.2.7:8786").port
+    8786
     """
     parts = urlsplit(url)
     try:
-        address = ipaddress.ip_address(parts.hostname or "")
+        address, port = ipaddress.ip_address(parts.hostname or ""), parts.port or 0
     except ValueError:
-        address = None
+        address, port = None, 0
     if parts.scheme != "tcp" or address is None or parts.path not in ("", "/"):
         raise ConfigurationError(
-            f"transport={url!r} is no way to workers: 'tcp://' and an address of this machine, as in "
-            f"transport='tcp://{LOOPBACK}'"
+            f"transport={url!r} is no way to workers: 'tcp://' and an address of this machine, with a port or without, "
+            f"as in transport='tcp://{LOOPBACK}:8786'"
         )
     host = str(address)
-    return Transport(host, LOOPBACK if address.is_loopback else "", in_file=False, blip_s=30.0)
+    return Transport(host, port, LOOPBACK if address.is_loopback else "", in_file=False, blip_s=30.0)
