@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import subprocess
 import sys
@@ -145,9 +146,28 @@ def test_what_lies_between_fields_does_not_matter() -> None:
     assert encode(one) == encode(other)
 
 
-def test_strides_and_order_in_memory_do_not_matter() -> None:
+def test_gaps_and_directions_in_memory_do_not_matter() -> None:
     array = np.arange(12.0).reshape(3, 4)
-    assert encode(array) == encode(np.asfortranarray(array)) == encode(np.repeat(array, 2, axis=1)[:, ::2])
+    assert encode(array) == encode(np.repeat(array, 2, axis=1)[:, ::2]) == encode(array[::-1].copy()[::-1])
+
+
+@pytest.mark.parametrize("axes", list(itertools.permutations(range(3))))
+def test_sums_over_what_comes_back_round_as_before_whatever_the_order_in_memory(axes: tuple[int, ...]) -> None:
+    array = np.random.default_rng(1).normal(size=(13, 17, 19)).transpose(axes)
+    back = again(array)
+    assert (back == array).all()
+    assert back.strides == array.strides
+    assert back.sum() == array.sum()
+    assert all((back.sum(axis=axis) == array.sum(axis=axis)).all() for axis in range(3))
+    assert again(np.ma.MaskedArray(array, array > 0)).sum() == np.ma.MaskedArray(array, array > 0).sum()
+    assert encode(back) == encode(array)
+
+
+def test_a_payload_with_axes_that_cannot_be_is_refused() -> None:
+    payload = encode(np.asfortranarray(np.arange(6.0).reshape(2, 3)))
+    for axes in (b"[1,1]", b"[0,2]", b"[0  ]"):
+        with pytest.raises(CodecError, match="other axes"):
+            decode(payload.codec, payload.data.replace(b"[1,0]", axes))
 
 
 def test_arrays_that_come_back_can_be_added_to() -> None:

@@ -219,6 +219,7 @@ VALUES = {
     "array": lambda f: np.array([1.0, 2.0, np.inf, np.nan]) * f,
     "narrow": lambda f: np.array([1.0, 2.0], "f4") * np.float32(f),
     "complex": lambda f: np.array([1 + 2j]) * f,
+    "by columns": lambda f: [np.asfortranarray([[1.0, 2.0 * f], [3.0, 4.0]]), np.arange(3.0)],
     "jagged": lambda f: ak.Array([[1.0, 2.0 * f], [], [3.0]]),
     "records": lambda f: ak.Array([{"n": 1, "pt": [1.5 * f]}]),
     "weighted": lambda f: hist.Hist.new.Reg(5, 0, 1).Weight().fill([0.1, 0.2], weight=[1.0, f]),
@@ -242,8 +243,10 @@ def test_numbers_may_differ_by_the_tolerance_and_no_more(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(VALUES))
 def test_what_is_in_a_payload_is_compared_as_what_stands_there_as_a_value(kind: str) -> None:
     make = VALUES[kind]
-    old, new = {"part": encode(make(1.0)), "n": 1}, {"part": make(1 + 1e-2), "n": 1}
-    for one, two in ((old, new), (old, {"part": encode(new["part"]), "n": 1})):
+    # What comes behind has other places for its buffers.
+    behind = {"n": 1, "jagged": ak.Array([[1.0], []]), "more": make(1.0)}
+    old, new = {"part": encode(make(1.0)), **behind}, {"part": make(1 + 1e-2), **behind}
+    for one, two in ((old, new), (old, {"part": encode(new["part"]), **behind})):
         assert first_difference(encode(one).data, encode(two).data, tolerance=0.1) == ""
         assert first_difference(encode(one).data, encode(two).data, tolerance=1e-9) or kind == "narrow"
         assert first_difference(encode(one).data, encode(two).data) != ""

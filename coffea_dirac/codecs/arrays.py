@@ -41,7 +41,20 @@ def write_array(encoder: Encoder, value: Any) -> Node:
             raise encoder.refuse(value, "it has strings with a value for missing ones; use array.astype(object)")
         return ["numpy:strings", shape, *(encoder.node(item) for item in array.reshape(-1).tolist())]
     spelled = _spell(encoder, value, array.dtype)
-    return ["numpy:array", spelled, shape, encoder.buffer(raw(array))]
+    axes = _axes(array)
+    buffer = encoder.buffer(raw(array.transpose(axes) if axes else array))
+    return ["numpy:array", spelled, shape, buffer, *([axes] if axes else [])]
+
+
+def _axes(array: np.ndarray[Any, Any]) -> list[int]:
+    """Return the axes of an array from the outermost in memory to the innermost; nothing if that is their order.
+
+    numpy adds in the order of memory, and so rounds otherwise what is equal and lies otherwise.
+    """
+    if array.flags.c_contiguous:
+        return []
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    return axes if axes != list(range(array.ndim)) else []
 
 
 def raw(array: np.ndarray[Any, Any]) -> memoryview:
@@ -127,15 +140,19 @@ def read_dtype(decoder: Decoder, spelled: Node) -> np.dtype[Any]:
 
 
 def _read_array(decoder: Decoder, args: Sequence[Any]) -> np.ndarray[Any, Any]:
-    spelled, shape, number = args
+    spelled, shape, number, *others = args
     dtype, data = read_dtype(decoder, spelled), decoder.buffer(number)
     count = _count(shape)
     if count * dtype.itemsize != len(data):
         raise PayloadError("an array has not the size that its shape says")
+    axes = others[0] if others else list(range(len(shape)))
+    if sorted(axes) != list(range(len(shape))):
+        raise PayloadError("an array has other axes than its shape says")
     if not data:
         return np.zeros(shape, dtype)
     # A copy, since results are added to in place.
-    return np.frombuffer(data, dtype, count).reshape(shape).copy()
+    in_memory = np.frombuffer(data, dtype, count).reshape([shape[axis] for axis in axes]).copy()
+    return in_memory.transpose([axes.index(axis) for axis in range(len(shape))])
 
 
 def _count(shape: Sequence[int]) -> int:

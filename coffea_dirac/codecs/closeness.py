@@ -85,7 +85,9 @@ def _kind(node: list[Any]) -> str:
 
 def _layout_at(node: list[Any]) -> int:
     """Return where a node holds the numbers of its buffers."""
-    return 1 if _kind(node).startswith("awkward:") else len(node) - 1
+    kind = _kind(node)
+    # What comes last in an array that is not in C order is the order of its axes.
+    return 1 if kind.startswith("awkward:") else 3 if kind == "numpy:array" else len(node) - 1
 
 
 def _buffers(node: list[Any]) -> Iterator[tuple[int, np.dtype[Any]]]:
