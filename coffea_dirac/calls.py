@@ -158,5 +158,6 @@ def item_metadata(item: Any) -> dict[str, Any]:
         "entrystart": item.entrystart,
         "entrystop": item.entrystop,
         "fileuuid": str(uuid.UUID(bytes=item.fileuuid)) if len(item.fileuuid) > 0 else "",
-        **(item.usermeta or {}),
+        # coffea gives them in an order that follows the hash seed.
+        **{name: item.usermeta[name] for name in sorted(item.usermeta or (), key=str)},
     }

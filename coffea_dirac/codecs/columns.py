@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import awkward as ak
 import numpy as np
 
 from coffea_dirac.codecs.arrays import raw
+from coffea_dirac.codecs.item_metadata import MARK, at_hand, marked
 from coffea_dirac.codecs.plain import pairs, read_pairs
 from coffea_dirac.codecs.tree import Decoder, Encoder, Node, Reader, Writer
 from coffea_dirac.errors import PayloadError
@@ -46,8 +47,21 @@ def _layout(encoder: Encoder, layout: Any) -> Node:
     # Packed: of a selection only what was selected is written, not all that it was selected from.
     packed = ak.materialize(layout, highlevel=False).to_packed()
     form, length, buffers = ak.to_buffers(packed, byteorder="<")
-    text = json.dumps(form.to_dict())
+    text = json.dumps(_with_metadata(form.to_dict(), marked))
     return [text, int(length), [[name, encoder.buffer(raw(np.asarray(buffers[name])))] for name in sorted(buffers)]]
+
+
+def _with_metadata(form: Any, change: Callable[[Any], Any]) -> Any:
+    """Return a form, as a dict, with its metadata changed wherever arrays of events say something of them."""
+    if isinstance(form, list):
+        return [_with_metadata(part, change) for part in form]
+    if not isinstance(form, dict) or "class" not in form:
+        return form
+    found = {name: _with_metadata(part, change) for name, part in form.items() if name != "parameters"}
+    parameters = form.get("parameters") or {}
+    if "metadata" in parameters:
+        parameters = {**parameters, "metadata": change(parameters["metadata"])}
+    return {**found, "parameters": parameters}
 
 
 def _rest(encoder: Encoder, value: Any) -> list[Node]:
@@ -70,14 +84,15 @@ def _behavior(encoder: Encoder, value: Any) -> Node:
             return name
     raise encoder.refuse(
         value,
-        "it has a behavior= of its own; put that into ak.behavior, or keep ak.Array(array, behavior=None)",
+        "it has a behavior= of its own; put that into ak.behavior, or keep ak.Array(array.layout)",
     )
 
 
 def _read_layout(decoder: Decoder, node: Sequence[Any]) -> Any:
     text, length, buffers = node
     container = {name: np.frombuffer(decoder.buffer(number), np.uint8).copy() for name, number in buffers}
-    return ak.from_buffers(ak.forms.from_json(text), length, container, byteorder="<", highlevel=False)
+    form = ak.forms.from_dict(_with_metadata(json.loads(text), at_hand)) if MARK in text else ak.forms.from_json(text)
+    return ak.from_buffers(form, length, container, byteorder="<", highlevel=False)
 
 
 def _read_array(decoder: Decoder, args: Sequence[Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import dis
 import enum
 import functools
 import operator
@@ -113,7 +114,10 @@ def _user_class(walker: Walker, value: type, label: str) -> Json:
     body: dict[str, Json] = {}
     with walker.inside(_namespace(value)):
         if issubclass(value, enum.Enum):
-            content["members"] = [[name, walker.encode(member._value_)] for name, member in value.__members__.items()]
+            content["members"] = [
+                [name, walker.encode(member._value_), *_own_state(walker, member)]
+                for name, member in value.__members__.items()
+            ]
         content.update(_generated(walker, value))
         if isinstance(value, abc.ABCMeta) and (registered := _registered(value)):
             content["registered"] = walker.sorted_unordered(registered)
@@ -245,7 +249,7 @@ def instance(walker: Walker, value: Any) -> Json:
     """Return the encoding of an instance: a member of an enum by name, others by class and state."""
     if isinstance(value, enum.Enum):
         name = value._name_ if value._name_ is not None else repr(value._value_)
-        return ["member", walker.class_of(value), name]
+        return ["member", walker.class_of(value), name, *_own_state(walker, value)]
     origin = origin_of(type(value).__module__)
     if origin.kind == "own":
         if type(value).__name__ == "Stage":
@@ -259,11 +263,19 @@ def instance(walker: Walker, value: Any) -> Json:
     return _reduced(walker, value)
 
 
+def _own_state(walker: Walker, member: enum.Enum) -> list[Json]:
+    """Return the attributes that the user gives to a member of an enum."""
+    own = {k: v for k, v in vars(member).items() if not (k.startswith("_") and k.endswith("_"))}
+    return [_encoded(walker, own, type(member))] if own else []
+
+
 def extra_state(walker: Walker, value: Any) -> list[Json]:
     """Return the state that a user's subclass of a library's class adds."""
     if origin_of(type(value).__module__).kind != "user" or not hasattr(value, "__dict__"):
         return []
-    own = {k: v for k, v in vars(value).items() if not k.startswith("_")}
+    # Of other libraries these are their own; an array has no attributes but the user's.
+    is_array = any(base.__module__ == "numpy" for base in type(value).__mro__)
+    own = {k: v for k, v in vars(value).items() if is_array or not k.startswith("_")}
     return [_encoded(walker, own, type(value))] if own else []
 
 
@@ -298,7 +310,19 @@ def _recomputable(kind: type) -> frozenset[str]:
     names = {"_delayed_corr"}  # what coffea's look-ups remember of their use with dask
     for base in kind.__mro__:
         names.update(name for name, value in vars(base).items() if isinstance(value, functools.cached_property))
-    return frozenset(names)
+    return frozenset(name for name in names if not _sets(kind, name))
+
+
+@functools.lru_cache(maxsize=1024)
+def _sets(kind: Any, name: str) -> bool:
+    """Whether a method sets the attribute of this name itself: then it holds what the user has put there."""
+    methods = (value for base in kind.__mro__ for value in vars(base).values() if isinstance(value, types.FunctionType))
+    return any(
+        step.opname == "STORE_ATTR" and step.argval == name
+        for method in methods
+        if name in method.__code__.co_names
+        for step in dis.get_instructions(method)
+    )
 
 
 def _users_attribute(kind: type, name: str) -> Any:

@@ -22,6 +22,11 @@ class RecordingMetadata(dict[str, Any]):
         self._replaced: set[str] = set()
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether nobody has put anything into it."""
+        return not self._replaced
+
+    @property
     def _at_hand(self) -> Window:
         """The window that is open here: inside a stage it is that of the stage."""
         return window_at_hand() or self._window

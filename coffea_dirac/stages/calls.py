@@ -11,8 +11,10 @@ from coffea_dirac.errors import FingerprintError, StageError
 from coffea_dirac.fingerprint import describe, digest_file
 from coffea_dirac.inputs.discovery import unrecorded
 from coffea_dirac.inputs.files import File, vanished
+from coffea_dirac.inputs.metadata import RecordingMetadata
 from coffea_dirac.stages.arguments import Arguments, Finder, Source, fingerprint_of
 from coffea_dirac.stages.handles import Handle
+from coffea_dirac.stages.meaning import meaning_of
 from coffea_dirac.stages.sources import factory_of
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _ATOMS = frozenset({type(None), bool, int, float, complex, bytes})
 # Their content is code, or lies in a file that is named: it does not change within a run.
+LOOKED_AT = (types.FunctionType, types.MethodType)
+"""What they mean is looked at again when they are run: names around them may have been bound anew."""
 _LASTING = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type, types.ModuleType, os.PathLike)
 
 
@@ -126,6 +130,10 @@ class Graph:
             ]
             found.parts.append("}")
             return dict(pairs)
+        if type(value) is RecordingMetadata and value.is_untouched:
+            # What of them the stage reads is noted then.
+            found.parts.append("metadata of the work item;")
+            return value
         source = self._source_of(value)
         if source is not None:
             found.has_source = True
@@ -139,7 +147,7 @@ class Graph:
             found.parts.append(f"of {origin};")
         digest = self.digest(stage, name, value)
         found.parts.append(f"value {digest};")
-        if not isinstance(value, _LASTING):
+        if not isinstance(value, _LASTING) or isinstance(value, LOOKED_AT):
             found.changeable.append((name, value, digest))
         return value
 
@@ -188,7 +196,8 @@ class Graph:
             A `File` is not there.
         """
         templates = self.templates
-        known = templates.digests.get(id(value))
+        meaning, held = meaning_of(value)
+        known = templates.digests.get(meaning)
         if known is not None:
             return known[1]
         try:
@@ -207,7 +216,7 @@ class Graph:
         except OSError as error:
             raise vanished(os.fspath(value), error) from error
         if isinstance(value, _LASTING) and not templates.is_watching:
-            templates.digests[id(value)] = (value, digest)
+            templates.digests[meaning] = ((value, held), digest)
         return digest
 
     def compute(self, handle: Handle) -> Any:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from coffea_dirac import codecs
+from coffea_dirac.codecs.item_metadata import ITEM_METADATA, refers_to_metadata
+from coffea_dirac.context import let
 from coffea_dirac.environment import environment
 from coffea_dirac.errors import CodecError, StageError
 from coffea_dirac.inputs.discovery import Checker, unrecorded
@@ -129,7 +131,7 @@ class Evaluator:
         # What is loaded has to be readable, else it is computed again.
         value = self.fresh(handle) if result.payload is None or not result.is_counted else _UNREAD
         payload = self._results[handle.fingerprint].payload
-        if payload is not None and len(payload[1]) >= _LARGE_BYTES:
+        if payload is not None and len(payload[1]) >= _LARGE_BYTES and not refers_to_metadata(payload[1]):
             return codecs.Payload(*payload)
         return self.fresh(handle) if value is _UNREAD else value
 
@@ -191,7 +193,8 @@ class Evaluator:
         if self._keeper.look_up(handle.fingerprint):
             return
         try:
-            payload = codecs.encode(result.value) if result.is_sure else None
+            with let(ITEM_METADATA, handle._graph.metadata):
+                payload = codecs.encode(result.value) if result.is_sure else None
         except CodecError:
             payload = None
         if payload is None:
@@ -269,7 +272,8 @@ class Evaluator:
                 result.payload = None if payload is None else (result.kept.codec, payload)
             try:
                 if result.payload is not None:
-                    value = codecs.decode(*result.payload)
+                    with let(ITEM_METADATA, handle._graph.metadata):
+                        value = codecs.decode(*result.payload)
                     if not result.is_counted:
                         result.is_counted = True
                         self.outcomes.append(self._outcome(handle, "loaded"))
@@ -320,7 +324,8 @@ class Evaluator:
         if not handle.stage.keep or not self._keeper.can_keep:
             return Result(f"made by {handle.fingerprint}", inputs, self._columns(handle), value=value)
         try:
-            payload = codecs.encode(value)
+            with let(ITEM_METADATA, handle._graph.metadata):
+                payload = codecs.encode(value)
         except CodecError as error:
             raise StageError(
                 f"stage {handle.stage.name} returns what cannot be kept: {error}; or mark it @stage(keep=False)"

@@ -10,9 +10,11 @@ from coffea_dirac.context import let
 from coffea_dirac.errors import StageError
 from coffea_dirac.inputs.discovery import Window, recording
 from coffea_dirac.inputs.files import File
+from coffea_dirac.inputs.metadata import RecordingMetadata
 from coffea_dirac.inputs.paths import digest_path
 from coffea_dirac.interfaces import Discovered
-from coffea_dirac.stages.handles import ACTIVE, CALLED, RUNNING, Handle, filled
+from coffea_dirac.stages.calls import LOOKED_AT
+from coffea_dirac.stages.handles import ACTIVE, CALLED, RUNNING, Handle, filled, replaced
 from coffea_dirac.stages.mutation import Snapshot
 
 
@@ -52,17 +54,20 @@ def execute(
     if (name := _changed(handle)) is not None:
         raise StageError(
             f"stage {handle.stage.name}: {name} was changed after the call, before the result was pulled: pass a copy, "
-            "or change it before the call"
+            "or change it before the call; a function keeps what it has by a default, as in lambda pt, up=up: up * pt"
         )
     started = time.perf_counter()
     arguments = {name: filled(value, value_of) for name, value in handle.arguments.values.items()}
     # What came as a value is compared by its digest.
-    snapshot = Snapshot(arguments, apart={id(value) for _, value, _ in handle.arguments.changeable})
+    metadata = handle._graph.metadata
+    snapshot = Snapshot(arguments, apart={id(metadata), *(id(value) for _, value, _ in handle.arguments.changeable)})
     window = Window(ignored, _reaching(handle))
     value = _called(handle, arguments, window)
     seconds = time.perf_counter() - started
     if (name := snapshot.first_change()) is not None:
         raise _changes(handle, f"its argument {name}")
+    if isinstance(metadata, RecordingMetadata) and not metadata.is_untouched:
+        raise _changes(handle, "the metadata of the work item")
     if (name := _changed(handle, has_run=True)) is not None:
         raise _changes(handle, name)
     problem = _problem(window, named_files)
@@ -90,7 +95,8 @@ def _called(handle: Handle, arguments: Mapping[str, Any], window: Window) -> Any
     bound, running = stage.bind(arguments), (*RUNNING.get(), stage)
     try:
         with let(ACTIVE, None), let(RUNNING, running), let(CALLED, handle.fingerprint), recording(window):
-            return stage.function(*bound.args, **bound.kwargs)
+            # Returned as they are, all of them are read.
+            return replaced(stage.function(*bound.args, **bound.kwargs), RecordingMetadata.copy, RecordingMetadata)
     except Exception as error:
         if isinstance(error, ValueError) and "read-only" in str(error):
             raise _changes(handle, "an array among its arguments") from error
@@ -106,7 +112,7 @@ def _changed(handle: Handle, *, has_run: bool = False) -> str | None:
         return f"{'its instance' if handle.stage.is_method else 'what it reads'} ({where})"
     for name, value, digest in arguments.changeable:
         if graph.digest(handle.stage, name, value) != digest:
-            return f"its argument {name}"
+            return f"its argument {name}" if not isinstance(value, LOOKED_AT) else f"what its argument {name} uses"
     return None
 
 

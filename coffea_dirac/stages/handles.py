@@ -77,8 +77,11 @@ class Handle:
     def __delattr__(self, name: str) -> NoReturn:
         self._refuse(f"del .{name}")
 
+    def __str__(self) -> str:
+        self._refuse("str()")
+
     def __format__(self, spec: str) -> str:
-        return repr(self) if not spec else self._refuse(f"format {spec!r}")
+        self._refuse(f"format {spec!r}")
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not Handle:

@@ -54,6 +54,18 @@ def around(function: Any) -> tuple[object, list[object]]:
     return tuple(parts), held
 
 
+def meaning_of(value: Any) -> tuple[object, list[object]]:
+    """Return what tells one meaning of an argument from another, and the values to hold for that."""
+    if isinstance(value, types.MethodType) and isinstance(value.__func__, types.FunctionType):
+        parts, held = around(value.__func__)
+        me = value.__self__
+        return (id(value.__func__), id(me), state(me), parts), [me, *held, *attributes(me).values()]
+    if isinstance(value, types.FunctionType):
+        parts, held = around(value)
+        return (id(value), parts), held
+    return id(value), []
+
+
 def _content(cell: types.CellType) -> object:
     try:
         return cell.cell_contents

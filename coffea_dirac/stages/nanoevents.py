@@ -9,6 +9,7 @@ from typing import Any
 
 from coffea_dirac.fingerprint import describe
 from coffea_dirac.inputs.identity import FileIdentity, Reading, read_identity
+from coffea_dirac.inputs.metadata import RecordingMetadata
 from coffea_dirac.interfaces import Versions
 from coffea_dirac.stages.sources import ItemSource, factory_of
 
@@ -74,7 +75,13 @@ def _without_order(form: Any, keys: dict[str, list[tuple[str, str]]]) -> Any:
         return [_without_order(item, keys) for item in form]
     if not isinstance(form, dict):
         return form
+    if isinstance(form, RecordingMetadata):
+        return form
     found = {name: _without_order(part, keys) for name, part in form.items() if name not in ("form_key", "fields")}
+    parameters = found.get("parameters") or {}
+    if isinstance(parameters.get("metadata"), RecordingMetadata):
+        # Which of them a stage reads is noted.
+        found["parameters"] = {name: value for name, value in parameters.items() if name != "metadata"}
     found["buffers"] = keys.get(form.get("form_key") or "", [])
     if form.get("fields") is not None:
         found["contents"] = dict(zip(form["fields"], found["contents"], strict=True))

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from coffea_dirac import codecs
+from coffea_dirac.codecs.item_metadata import ITEM_METADATA
+from coffea_dirac.context import let
 from coffea_dirac.inputs.discovery import unrecorded
 from coffea_dirac.stages.evaluation import Evaluator
 from coffea_dirac.stages.handles import Handle
@@ -86,12 +88,23 @@ class _Again(Evaluator):
         # Nothing is pulled here: that raises if the stage cannot run on this worker.
         self.pull([])
         result = self._results[handle.fingerprint]
-        return result.payload[1] if result.payload is not None else codecs.encode(result.value).data
+        with let(ITEM_METADATA, handle._graph.metadata):
+            return result.payload[1] if result.payload is not None else codecs.encode(result.value).data
 
     def found(self, handle: Handle) -> list[tuple[Handle, Kept]]:
-        """Return the handles right above that were found, with their records."""
-        pairs = ((parent, self._results[parent.fingerprint].kept) for parent in handle.arguments.parents)
-        return [(parent, kept) for parent, kept in pairs if kept is not None]
+        """Return the nearest handles above that were found, with their records; past those that are not kept."""
+        pairs, waiting, seen = [], list(handle.arguments.parents), set[str]()
+        while waiting:
+            parent = waiting.pop()
+            result = self._results.get(parent.fingerprint)
+            if result is None or parent.fingerprint in seen:
+                continue
+            seen.add(parent.fingerprint)
+            if result.kept is not None:
+                pairs.append((parent, result.kept))
+            else:
+                waiting += parent.arguments.parents
+        return pairs
 
     def _keep(self, *_: Any) -> None:
         """Keep nothing."""

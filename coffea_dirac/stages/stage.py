@@ -42,8 +42,8 @@ class Stage:
         """Whether reports name it, and whether it writes files, so that it is not run to see what it returns."""
         self.name: str = function.__qualname__.rpartition("<locals>.")[2]
         """The name of the function, with that of its class."""
-        self.is_method = "." in self.name
-        """Whether the function is defined in the body of a class."""
+        self.is_method = False
+        """Whether it is called with an instance: it is in the body of a class, and not below ``@staticmethod``."""
         self._signature = inspect.signature(function)
         # To bind arguments takes a fifth of a call; these names are enough where all are given by position.
         plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in self._signature.parameters.values())
@@ -51,6 +51,9 @@ class Stage:
 
     def __repr__(self) -> str:
         return f"<stage {self.name}>"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.is_method = True
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
@@ -101,7 +104,7 @@ class Stage:
             found = getattr(found, part, None)
         if found is self and module != "__main__":
             return name
-        return _remade, (self.function, self.version, self.depends, self.keep, self.resources)
+        return _remade, (self.function, self.version, self.depends, self.keep, self.resources, self.is_method)
 
 
 def _is_tracing(values: Iterable[Any]) -> bool:
@@ -134,9 +137,17 @@ def _is_tried_by_dask() -> bool:
 
 
 def _remade(
-    function: Callable[..., Any], version: object, depends: Sequence[object], keep: bool, resources: Mapping[str, float]
+    function: Callable[..., Any],
+    version: object,
+    depends: Sequence[object],
+    keep: bool,
+    resources: Mapping[str, float],
+    is_method: bool,
 ) -> Stage:
-    return Stage(function, version=version, depends=depends, keep=keep, resources=resources)
+    found = Stage(function, version=version, depends=depends, keep=keep, resources=resources)
+    # A class that travels by value is put together without telling its parts.
+    found.is_method = is_method
+    return found
 
 
 @overload
@@ -209,6 +220,9 @@ def stage(
         )
     if isinstance(depends, str) or not isinstance(depends, Sequence):
         raise ConfigurationError(f"depends is {depends!r}: it is a list, as in depends=[helper, File('cuts.json')]")
-    if resources is not None and not isinstance(resources, Mapping):
+    amounts = resources.values() if isinstance(resources, Mapping) else [resources]
+    if resources is not None and not all(isinstance(amount, int | float) for amount in amounts):
         raise ConfigurationError(f"resources is {resources!r}: it is a dict, as in resources={{'GPU': 1}}")
+    if not isinstance(keep, bool):
+        raise ConfigurationError(f"keep is {keep!r}: it is True or False")
     return Stage(function, version=version, depends=depends, keep=keep, resources=resources)

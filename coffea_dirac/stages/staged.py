@@ -147,7 +147,10 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
 
     def dress(self, events: Any) -> Any:
         """Let `events` record which metadata are read, and return it."""
-        self._graph.metadata = RecordingMetadata(events.metadata or {}, self._window)
+        found = events.metadata or {}
+        # In the order of the placeholder's.
+        order = [*(name for name in self._place.metadata if name in found), *found]
+        self._graph.metadata = RecordingMetadata({name: found[name] for name in order}, self._window)
         events.layout._parameters["metadata"] = self._graph.metadata
         return events
 
@@ -157,7 +160,9 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
 
     def _called(self, events: Any) -> Any:
         with let(ACTIVE, self._graph), recording(self._window):
-            return self._inner.process(events) if isinstance(self._inner, ProcessorABC) else self._inner(events)
+            out = self._inner.process(events) if isinstance(self._inner, ProcessorABC) else self._inner(events)
+            # Returned as they are, all of them are read.
+            return replaced(out, RecordingMetadata.copy, RecordingMetadata)
 
     def _pulled(self, out: Any) -> Any:
         try:

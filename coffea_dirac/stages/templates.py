@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import re
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,7 +22,9 @@ from coffea_dirac.stages.stage import Stage
 # Whatever a stage does with arrays it does through these.
 _LIBRARIES = ("awkward", "coffea", "numpy", "uproot")
 # Code that finds methods by names made at run time: then every method counts.
-_DYNAMIC = ("getattr", "__dict__", "vars", "attrgetter", "methodcaller", "dir", "getmembers")
+_DYNAMIC = re.compile(r"\b(?:getattr|__dict__|vars|attrgetter|methodcaller|dir|getmembers)\b")
+# They call no method but `process` and `postprocess`.
+_QUIET_BASES = frozenset({"builtins", "abc", "typing", "coffea.processor.processor"})
 
 
 class Templates:
@@ -51,8 +54,8 @@ class Templates:
         self._find_files, self._files = named_files, dict[frozenset[str], Mapping[str, str]]()
         self._known: dict[object, tuple[Template, Guard | None]] = {}
         self.ingredients: dict[str, Ingredients] = {}
-        self.digests: dict[int, tuple[Any, str]] = {}
-        """Digests of arguments that do not change in a run, by id, with the arguments."""
+        self.digests: dict[object, tuple[Any, str]] = {}
+        """Digests of arguments that do not change in a run, by what they mean, with the arguments."""
         self._held: list[object] = []
         self._texts: dict[str, str] = {}
 
@@ -65,8 +68,14 @@ class Templates:
             found = self._files[strings] = self._find_files(strings)
         return found
 
-    def of(self, stage: Stage, arguments: Mapping[str, Any]) -> Template:
+    def of(self, stage: Stage, arguments: Mapping[str, Any], *, is_to_run: bool = False) -> Template:
         """Return the template of a stage that is called with `arguments`.
+
+        Parameters
+        ----------
+        is_to_run : bool
+            Look whether names further away than those of the function are bound as they were: once for each run of a
+            stage that may be.
 
         Raises
         ------
@@ -77,11 +86,14 @@ class Templates:
         meanings, held = around(stage.function)
         name = (id(stage), meanings, *((id(instance), state(instance)) if stage.is_method else ()))
         found, guard = self._known.get(name, (None, None))
-        if found is None or (guard is not None and not guard.holds()):
+        is_same = guard is not None and (
+            guard.holds() if self.is_watching else guard.names_hold() if is_to_run else True
+        )
+        if found is None or not is_same:
             with unrecorded():
                 ingredients = describe_stage(stage, instance, self.sources, versions=self.versions)
                 found = Template(ingredients.digest, self.named_files(ingredients.strings))
-            self._known[name] = found, ingredients.guard if self.is_watching else None
+            self._known[name] = found, ingredients.guard
             self.ingredients[found.digest] = ingredients
             # An id stands for its object as long as that lives.
             self._held += [stage, instance, *held, *attributes(instance).values()]
@@ -92,7 +104,7 @@ class Templates:
         text = self._texts.get(template.digest)
         if text is None:
             text = self._texts[template.digest] = canonical(self.ingredients[template.digest].tree["nodes"])
-        return name in text
+        return re.search(rf"\b{name}\b", text) is not None if name.isidentifier() else name in text
 
     def changed(
         self, stage: Stage, arguments: Mapping[str, Any], template: Template, *, has_run: bool = False
@@ -103,7 +115,7 @@ class Templates:
         """
         if has_run and not (stage.is_method or self.is_watching):
             return None
-        now = self.of(stage, arguments)
+        now = self.of(stage, arguments, is_to_run=not has_run)
         if now.digest == template.digest:
             return None
         found = diff(self.ingredients[template.digest].tree, self.ingredients[now.digest].tree)
@@ -133,19 +145,25 @@ def describe_stage(
     }
     methods = _methods(type(instance)) if stage.is_method else ()
     found = describe(roots, omit=methods, sources=sources, versions=versions)
-    if methods and any(word in text for text in _code_of(found) for word in _DYNAMIC):
+    if methods and any(map(_DYNAMIC.search, _code_of(found))):
         found = describe(roots, sources=sources, versions=versions)
     return found
 
 
 def _methods(kind: type) -> list[str]:
-    """Return the names of methods that run only where code names them."""
-    own = (base for base in kind.__mro__ if base.__module__ not in ("builtins", "abc"))
+    """Return the names of methods that run only where the user's code names them.
+
+    None, if there is a base class of a library that may call them; private ones are not named as they are called.
+    """
+    own = [base for base in kind.__mro__ if base.__module__ not in _QUIET_BASES]
+    if any(origin_of(base.__module__).kind in ("installed", "stdlib") for base in own):
+        return []
     return [
         name
         for base in own
         for name, value in vars(base).items()
-        if not name.startswith("__") and isinstance(value, types.FunctionType | Stage)
+        if not name.startswith(("__", f"_{base.__name__.lstrip('_')}__"))
+        and isinstance(value, types.FunctionType | Stage)
     ]
 
 

@@ -107,9 +107,7 @@ def _receipt(
     seconds: float,
 ) -> Receipt:
     out, metrics = result["out"], result["metrics"]
-    inputs, written, problem = _all_inputs(task, work.window)
-    site = _site()
-    common: dict[str, Any] = {"seconds": seconds, "metrics": metrics, "written": written, "site": site}
+    site, payload, why = _site(), None, ""
     try:
         payload = codecs.encode(out)
     except CodecError as error:
@@ -117,10 +115,13 @@ def _receipt(
             # Nothing would ever pull it there.
             lost = StageError(f"process() returns a handle where it cannot be pulled: {error.path}. {HANDLE_PLACES}")
             return Receipt(position, error=lost, **work.told())
+        why = str(error)
+    # Not before: what a result still reads is read when it is encoded, and metadata in its arrays count then.
+    inputs, written, problem = _all_inputs(task, work.window)
+    common: dict[str, Any] = {"seconds": seconds, "metrics": metrics, "written": written, "site": site, **work.told()}
+    if payload is None:
         value = replaced(out, lambda payload: codecs.decode(*payload), codecs.Payload)
-        return Receipt(position, value=value, not_kept=str(error), **common, **work.told())
-    # Not before: what a result still reads is read when it is encoded.
-    common |= work.told()
+        return Receipt(position, value=value, not_kept=why, **common)
     if problem or not key:
         return Receipt(position, payload=(payload.codec, payload.data), not_kept=problem, **common)
     info: dict[str, Json] = {
