@@ -149,6 +149,12 @@ def with_texts(items: Iterable[Any]) -> list[Any]:
     return [i if isinstance(i.filename, str) else replace(i, filename=os.fspath(i.filename)) for i in items]
 
 
+def added_metadata(schema: Any) -> dict[str, Any]:
+    """Return what a schema of coffea adds to the metadata of events that it is given no version for."""
+    parameter = inspect.signature(schema).parameters.get("version") if isinstance(schema, type) else None
+    return {"version": parameter.default} if parameter is not None else {}
+
+
 def item_metadata(item: Any) -> dict[str, Any]:
     """Return the metadata that coffea gives to ``process`` for a work item."""
     return {

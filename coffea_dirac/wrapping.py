@@ -46,7 +46,7 @@ class Wrapped(ProcessorABC):  # type: ignore[misc]
     def process(self, events: Any) -> Any:
         """Return what the inner processor makes of `events`, with results in place of handles."""
         here = _here(self.cache)
-        source = here.finder.source(events)
+        source = here.finder.source(events, with_metadata=False)
         metadata = dict(events.metadata or {})
         info = {"dataset": str(metadata.get("dataset", "")), "file": str(metadata.get("filename", ""))}
         identity = source.identity if source is not None else f"unknown {uuid.uuid4()}"

@@ -14,11 +14,14 @@ _MISSING = object()
 
 
 class RecordingMetadata(dict[str, Any]):
-    """The metadata of a work item, noting in its window which keys are read; iterating counts as reading all."""
+    """The metadata of a work item, noting in its window which keys are read; iterating counts as reading all.
 
-    def __init__(self, values: Mapping[str, Any], window: Window) -> None:
+    What the schema of the events puts there, `of_schema`, counts with the schema.
+    """
+
+    def __init__(self, values: Mapping[str, Any], window: Window, of_schema: Collection[str] = ()) -> None:
         super().__init__(values)
-        self._window = window
+        self._window, self._of_schema = window, frozenset(of_schema)
         self._replaced: set[str] = set()
 
     @property
@@ -33,7 +36,7 @@ class RecordingMetadata(dict[str, Any]):
 
     def _note(self, key: Any) -> None:
         window = self._at_hand
-        if isinstance(key, str) and key not in window.metadata and key not in self._replaced:
+        if isinstance(key, str) and key not in window.metadata and key not in self._replaced | self._of_schema:
             try:
                 window.metadata[key] = metadata_digest(self, key)
             except FingerprintError as error:
@@ -42,7 +45,7 @@ class RecordingMetadata(dict[str, Any]):
     def _note_all(self) -> None:
         for key in dict.keys(self):
             self._note(key)
-        self._at_hand.metadata.setdefault("*", names_digest(dict.keys(self)))
+        self._at_hand.metadata.setdefault("*", names_digest(n for n in dict.keys(self) if n not in self._of_schema))
 
     def __getitem__(self, key: str) -> Any:
         self._note(key)
@@ -95,7 +98,7 @@ class RecordingMetadata(dict[str, Any]):
 
     def of_user(self, others: Collection[str]) -> dict[str, Any]:
         """Return all but the entries named, which are not read."""
-        self._at_hand.metadata.setdefault("*", names_digest(dict.keys(self)))
+        self._at_hand.metadata.setdefault("*", names_digest(n for n in dict.keys(self) if n not in self._of_schema))
         return {key: self[key] for key in dict.keys(self) if key not in others}
 
     def __repr__(self) -> str:
@@ -144,6 +147,7 @@ def metadata_digest(values: dict[str, Any], key: str) -> str:
         The value cannot be fingerprinted.
     """
     if key == "*":
-        return names_digest(dict.keys(values))
+        of_schema = values._of_schema if isinstance(values, RecordingMetadata) else ()
+        return names_digest(name for name in dict.keys(values) if name not in of_schema)
     value = dict.get(values, key, _MISSING)
     return ABSENT if value is _MISSING else digest_value(value)

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any
 
 from coffea_dirac.cache import StageCache
-from coffea_dirac.calls import ProcessingCall, item_metadata
+from coffea_dirac.calls import ProcessingCall, added_metadata, item_metadata
 from coffea_dirac.errors import ConfigurationError
 from coffea_dirac.inputs.discovery import Window
 from coffea_dirac.inputs.paths import files_named
@@ -217,7 +217,8 @@ class _Symbolic:
             lookups.append(_Lookup(self._known, *arguments))
             return lookups[0]
 
-        place = ItemPlace(source, item_metadata(item), len(item), {}, [])
+        of_schema = added_metadata(self._call.arguments.get("schema"))
+        place = ItemPlace(source, item_metadata(item), len(item), {}, [], of_schema=of_schema)
         called = StagedProcessor(
             processor, Window([]), place, self._templates, keeper, lambda text: None, evaluator=evaluator
         )

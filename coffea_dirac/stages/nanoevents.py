@@ -9,7 +9,6 @@ from typing import Any
 
 from coffea_dirac.fingerprint import describe
 from coffea_dirac.inputs.identity import FileIdentity, Reading, read_identity
-from coffea_dirac.inputs.metadata import RecordingMetadata
 from coffea_dirac.interfaces import Versions
 from coffea_dirac.stages.sources import ItemSource, factory_of
 
@@ -28,12 +27,18 @@ class Finder:
     def __init__(self, identify: Callable[[str, str], FileIdentity], *, versions: Versions = "exact") -> None:
         self._identify, self._versions = identify, versions
 
-    def source(self, value: Any) -> ItemSource | None:
-        """Return `value` as data if it is all that a ``NanoEventsFactory`` made of a file, unchanged; else None."""
+    def source(self, value: Any, *, with_metadata: bool = True) -> ItemSource | None:
+        """Return `value` as data if it is all that a ``NanoEventsFactory`` made of a file, unchanged; else None.
+
+        Parameters
+        ----------
+        with_metadata : bool
+            Whether its metadata are a part of what it is; not where it is noted which of them are read.
+        """
         factory = factory_of(value)
         if factory is None or getattr(factory, "_mode", "") != "virtual" or len(value) != len(factory):
             return None
-        content, origin = _content(value, factory._partition_key), self.origin(factory)
+        content, origin = _content(value, factory._partition_key, with_metadata=with_metadata), self.origin(factory)
         if content is None or not origin:
             return None
         schema = describe({"schema": type(factory._schema)}, versions=self._versions).digest
@@ -53,11 +58,14 @@ class Finder:
         return "\0".join((self._identify(path, tree.partition(";")[0].strip("/")).digest, tree, entries))
 
 
-def _content(value: Any, prefix: str) -> str | None:
+def _content(value: Any, prefix: str, *, with_metadata: bool) -> str | None:
     """Return what tells the columns and their places in the file; None if anything is not as it came from there."""
     import awkward as ak
 
     form, _, buffers = ak.to_buffers(value)
+    described = form.to_dict()
+    if not with_metadata:
+        described["parameters"] = {n: v for n, v in (described.get("parameters") or {}).items() if n != "metadata"}
     keys: dict[str, list[tuple[str, str]]] = {}
     for name in sorted(buffers):
         key = getattr(buffers[name], "buffer_key", None)
@@ -65,7 +73,7 @@ def _content(value: Any, prefix: str) -> str | None:
             return None
         node, _, attribute = name.partition("-")
         keys.setdefault(node, []).append((attribute, key.removeprefix(prefix)))
-    text = json.dumps(_without_order(form.to_dict(), keys), sort_keys=True)
+    text = json.dumps(_without_order(described, keys), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -75,13 +83,7 @@ def _without_order(form: Any, keys: dict[str, list[tuple[str, str]]]) -> Any:
         return [_without_order(item, keys) for item in form]
     if not isinstance(form, dict):
         return form
-    if isinstance(form, RecordingMetadata):
-        return form
     found = {name: _without_order(part, keys) for name, part in form.items() if name not in ("form_key", "fields")}
-    parameters = found.get("parameters") or {}
-    if isinstance(parameters.get("metadata"), RecordingMetadata):
-        # Which of them a stage reads is noted.
-        found["parameters"] = {name: value for name, value in parameters.items() if name != "metadata"}
     found["buffers"] = keys.get(form.get("form_key") or "", [])
     if form.get("fields") is not None:
         found["contents"] = dict(zip(form["fields"], found["contents"], strict=True))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from coffea.processor import ProcessorABC
@@ -45,6 +45,8 @@ class ItemPlace:
         Files and folders whose reading does not count.
     can_run : callable
         Resources -> whether they are here.
+    of_schema : dict
+        What the schema adds to the metadata.
     """
 
     source: str
@@ -53,6 +55,7 @@ class ItemPlace:
     info: Mapping[str, Json]
     ignored: list[str]
     can_run: Callable[[Mapping[str, float]], bool] = runs_all
+    of_schema: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StagedProcessor(ProcessorABC):  # type: ignore[misc]
@@ -129,7 +132,9 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         opened : callable
             Opens the events, once a stage is run on them.
         """
-        placeholder: Any = Placeholder(RecordingMetadata(self._place.metadata, self._window), self._place.n_entries)
+        place = self._place
+        metadata = RecordingMetadata({**place.metadata, **place.of_schema}, self._window, place.of_schema)
+        placeholder: Any = Placeholder(metadata, place.n_entries)
         self._graph.metadata = placeholder.metadata
         self.source.stands_for(placeholder)
         self.source.opens_by(lambda: self.dress(opened()))
@@ -150,7 +155,8 @@ class StagedProcessor(ProcessorABC):  # type: ignore[misc]
         found = events.metadata or {}
         # In the order of the placeholder's.
         order = [*(name for name in self._place.metadata if name in found), *found]
-        self._graph.metadata = RecordingMetadata({name: found[name] for name in order}, self._window)
+        of_schema = found.keys() - self._place.metadata.keys()
+        self._graph.metadata = RecordingMetadata({name: found[name] for name in order}, self._window, of_schema)
         events.layout._parameters["metadata"] = self._graph.metadata
         return events
 

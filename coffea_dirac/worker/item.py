@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from coffea_dirac.calls import item_metadata
+from coffea_dirac.calls import added_metadata, item_metadata
 from coffea_dirac.inputs import lake
 from coffea_dirac.inputs.discovery import Window
 from coffea_dirac.inputs.paths import files_named
@@ -87,7 +87,8 @@ class Item:
         def process(events: Any) -> Any:
             return processor.process(events)
 
-        opened = self._reader.open(self._item, self._metadata)
+        # Schemas write into what they are given.
+        opened = self._reader.open(self._item, dict(self._metadata))
         processor.columns = opened.columns
         return self._measured(processor, opened, lambda: process(opened.events))
 
@@ -96,7 +97,7 @@ class Item:
         processor, opened = self._processor(), list[Opened]()
 
         def open_now() -> Any:
-            opened.append(self._reader.open(self._item, self._metadata))
+            opened.append(self._reader.open(self._item, dict(self._metadata)))
             processor.columns = opened[0].columns
             return opened[0].events
 
@@ -141,6 +142,7 @@ class Item:
             facts(item),
             ignored,
             self._can_run,
+            added_metadata(task.call.arguments.get("schema")),
         )
         processor = StagedProcessor(
             task.call.processor,
