@@ -195,3 +195,19 @@ def test_the_scheduler_listens_where_it_is_told_to_or_says_why_it_cannot(tmp_pat
     with cluster(place) as made:
         made.wait_for(1, timeout=120)
         assert made.scheduler_address == f"tcp://{place}"
+
+
+def test_a_file_of_the_analysis_is_there_where_a_worker_does_not_find_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its working directory is the one in which the cluster was started.
+    scene.up({UK: 1})
+    here = scene.folder / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    (here / "more.txt").write_text("7")
+    helper = "from coffea_dirac import File\nMORE = File('more.txt')\n"
+    helper += "def number(events):\n    return len(events) + int(open(MORE).read())\n"
+    (scene.folder / f"{scene.helper}.py").write_text(helper)
+    out, _ = scene.run(scene.files(one="UK"), {UK: 1}, "assert not os.path.exists('more.txt')")
+    assert out["n"] == ENTRIES + 7 * ITEMS

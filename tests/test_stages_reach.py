@@ -307,3 +307,28 @@ def test_what_a_schema_adds_to_metadata_is_there_without_data_too(tmp_path: Path
     for hits in (0, 4):
         found = scene.told("inline")
         assert (found["out"], found["items"]["hits"]) == (plain, hits)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@stage(depends=[File('gone.json')])\ndef number(events): return 1\n",
+        "CUTS = File('gone.json')\n@stage\ndef number(events): return len(open(CUTS).read())\n",
+    ],
+)
+def test_a_vanished_file_is_named_also_where_it_is_no_argument(tmp_path: Path, text: str) -> None:
+    scene = Scene(tmp_path)
+    head = HEAD.replace("import stage", "import File, stage")
+    scene.write("analysis.py", head + text + PROCESS.format('{"n": number(events)}'))
+    found = scene.told("inline")
+    assert found["error"] is not None
+    assert "File('gone.json') cannot be read" in found["error"][1]
+
+
+def test_a_string_that_no_path_can_be_stops_nothing(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    text = FUNCTION.format("cut", "cut + len('\\ud800')") + PROCESS.format('{"n": number(events, 29)}')
+    scene.write("analysis.py", HEAD + text)
+    plain = scene.told("plain")["out"]
+    assert scene.told("inline")["out"] == plain
+    assert scene.told("inline")["ran"] == {}

@@ -375,3 +375,17 @@ def test_under_other_executors_the_error_names_stage_and_argument(tmp_path: Path
     with pytest.raises(Exception, match="attempt") as error:
         run(fileset, wrapped, treename="Events")
     assert any("total(selected=...)" in str(e) and "columns are not read yet" in str(e) for e in chain(error.value))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: File(None), "File(None): it takes the path of a file"),  # type: ignore[arg-type]
+        (lambda: File(b"cuts.json"), "File(b'cuts.json'): it takes the path of a file"),  # type: ignore[arg-type]
+        (lambda: stage(keep="no")(opened), "keep is 'no': it is True or False"),  # type: ignore[call-overload]
+        (lambda: stage(resources={"GPU": "one"})(opened), "as in resources={'GPU': 1}"),  # type: ignore[dict-item]
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(make: Callable[[], object], words: str) -> None:
+    with pytest.raises(CoffeaDiracError, match=re.escape(words)):
+        make()

@@ -18,7 +18,7 @@ from coffea_dirac.errors import FingerprintError
 from coffea_dirac.fingerprint import classes, deferred, functions, modules, values
 from coffea_dirac.fingerprint.dump import constant
 from coffea_dirac.fingerprint.guard import Guard
-from coffea_dirac.fingerprint.packages import OWN, Origin, counted_version, origin_of, public_module
+from coffea_dirac.fingerprint.packages import Origin, counted_version, origin_of, public_module
 from coffea_dirac.fingerprint.science import handler_of
 from coffea_dirac.interfaces import Json, Versions
 
@@ -221,7 +221,7 @@ class Walker:
         self.guard.is_changeable = True
         name = os.fspath(value)
         kind = "path" if isinstance(value, Path) else self.class_of(value)
-        travels = type(value).__module__ == f"{OWN}.files"
+        travels = getattr(type(value), "belongs_to_analysis", False) is True
         if travels:
             self.files[value.path] = ""
         if isinstance(name, str) and Path(name).is_file():

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from coffea_dirac.errors import InputError
 
@@ -23,6 +24,11 @@ class File(os.PathLike[str]):
     path : path-like
         Where the file is, relative to the working directory or absolute.
 
+    Raises
+    ------
+    InputError
+        It is no path.
+
     Examples
     --------
     >>> with open(File("/dev/null")) as file:
@@ -31,8 +37,12 @@ class File(os.PathLike[str]):
     """
 
     path: str
+    belongs_to_analysis: ClassVar[bool] = True
+    """Tells a fingerprint that this is no ordinary path."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+            raise InputError(f"File({path!r}): it takes the path of a file, as in File('cuts.json')")
         object.__setattr__(self, "path", os.fspath(path))
 
     def __fspath__(self) -> str:

@@ -61,8 +61,11 @@ def files_named(strings: Iterable[str], inputs: Collection[str] = ()) -> dict[st
     """Return the files that strings name, with the digest of their content; real paths in `inputs` do not count."""
     found = {}
     for name in sorted(strings):
-        path = os.path.realpath(name) if name and "\0" not in name else ""
-        if os.path.isfile(path) and path not in inputs and counts(path):  # noqa: PTH113 - many strings, few files
+        # Also of what no path can be.
+        if not os.path.isfile(name):  # noqa: PTH113 - many strings, few files
+            continue
+        path = os.path.realpath(name)
+        if path not in inputs and counts(path):
             found[name] = digest_path(path)
     return found
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import importlib.metadata
+import os
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ from coffea_dirac.fingerprint.guard import Guard
 from coffea_dirac.fingerprint.packages import counted_version, origin_of
 from coffea_dirac.fingerprint.values import canonical
 from coffea_dirac.inputs.discovery import unrecorded
+from coffea_dirac.inputs.files import vanished
 from coffea_dirac.interfaces import Versions
 from coffea_dirac.stages.arguments import Template
 from coffea_dirac.stages.meaning import around, attributes, state
@@ -81,6 +84,8 @@ class Templates:
         ------
         FingerprintError
             Something that the stage reaches has no fingerprint.
+        InputError
+            A `File` that it reaches is not there.
         """
         instance = next(iter(arguments.values()), None) if stage.is_method else None
         meanings, held = around(stage.function)
@@ -92,6 +97,9 @@ class Templates:
         if found is None or not is_same:
             with unrecorded():
                 ingredients = describe_stage(stage, instance, self.sources, versions=self.versions)
+                for path, digest in ingredients.files.items():
+                    if not digest:
+                        raise vanished(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
                 found = Template(ingredients.digest, self.named_files(ingredients.strings))
             self._known[name] = found, ingredients.guard
             self.ingredients[found.digest] = ingredients
