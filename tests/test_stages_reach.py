@@ -167,20 +167,6 @@ BOUND_LATER = {
         + "            out[name] = total(events, shift)\n        return out\n",
         "what its argument of_pt uses was changed after the call",
     ),
-    "a global of a helper": (
-        TOTAL.replace("events, of_pt", "events").replace("of_pt(events", "shift(events")
-        + "UP = 1.0\ndef shift(pt): return UP * pt\n"
-        + LOOP.format("global UP", "UP")
-        + "            out[name] = total(events)\n        return out\n",
-        "what it reads (shift -> UP) was changed after the call",
-    ),
-    "an attribute of a class": (
-        TOTAL.replace("events, of_pt", "events").replace("of_pt(events.Jet.pt)", "Shift.up * events.Jet.pt")
-        + "class Shift:\n    up = 1.0\n"
-        + LOOP.format("", "Shift.up")
-        + "            out[name] = total(events)\n        return out\n",
-        "was changed after the call",
-    ),
     "a handle as text": (
         FUNCTION.format("cut", "cut") + PROCESS.format('{f"{number(events, 30)} jets": 1}'),
         "it is not the result, which is known only when it is pulled",

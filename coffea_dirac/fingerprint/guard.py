@@ -46,12 +46,9 @@ class Guard:
 
     def holds(self) -> bool:
         """Return whether all is as it was; False where only another walk can tell."""
-        return not self.is_changeable and self.names_hold()
-
-    def names_hold(self) -> bool:
-        """Return whether all names are bound as they were; what they are bound to may have been changed."""
         return (
-            all(namespace.get(name, _ABSENT) is value for namespace, name, value in self._names)
+            not self.is_changeable
+            and all(namespace.get(name, _ABSENT) is value for namespace, name, value in self._names)
             and all(cell.cell_contents is value for cell, value in self._cells)
             and all(
                 f.__code__ is code

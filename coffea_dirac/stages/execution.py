@@ -111,6 +111,9 @@ def _changed(handle: Handle, *, has_run: bool = False) -> str | None:
     if where is not None:
         return f"{'its instance' if handle.stage.is_method else 'what it reads'} ({where})"
     for name, value, digest in arguments.changeable:
+        if has_run and isinstance(value, LOOKED_AT):
+            # What a function remembers of its own run is no change.
+            continue
         if graph.digest(handle.stage, name, value) != digest:
             return f"its argument {name}" if not isinstance(value, LOOKED_AT) else f"what its argument {name} uses"
     return None

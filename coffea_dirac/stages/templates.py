@@ -71,14 +71,8 @@ class Templates:
             found = self._files[strings] = self._find_files(strings)
         return found
 
-    def of(self, stage: Stage, arguments: Mapping[str, Any], *, is_to_run: bool = False) -> Template:
+    def of(self, stage: Stage, arguments: Mapping[str, Any]) -> Template:
         """Return the template of a stage that is called with `arguments`.
-
-        Parameters
-        ----------
-        is_to_run : bool
-            Look whether names further away than those of the function are bound as they were: once for each run of a
-            stage that may be.
 
         Raises
         ------
@@ -91,17 +85,14 @@ class Templates:
         meanings, held = around(stage.function)
         name = (id(stage), meanings, *((id(instance), state(instance)) if stage.is_method else ()))
         found, guard = self._known.get(name, (None, None))
-        is_same = guard is not None and (
-            guard.holds() if self.is_watching else guard.names_hold() if is_to_run else True
-        )
-        if found is None or not is_same:
+        if found is None or (guard is not None and not guard.holds()):
             with unrecorded():
                 ingredients = describe_stage(stage, instance, self.sources, versions=self.versions)
                 for path, digest in ingredients.files.items():
                     if not digest:
                         raise vanished(path, FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
                 found = Template(ingredients.digest, self.named_files(ingredients.strings))
-            self._known[name] = found, ingredients.guard
+            self._known[name] = found, ingredients.guard if self.is_watching else None
             self.ingredients[found.digest] = ingredients
             # An id stands for its object as long as that lives.
             self._held += [stage, instance, *held, *attributes(instance).values()]
@@ -123,7 +114,7 @@ class Templates:
         """
         if has_run and not (stage.is_method or self.is_watching):
             return None
-        now = self.of(stage, arguments, is_to_run=not has_run)
+        now = self.of(stage, arguments)
         if now.digest == template.digest:
             return None
         found = diff(self.ingredients[template.digest].tree, self.ingredients[now.digest].tree)
