@@ -19,6 +19,7 @@ from distributed import Client
 from grids import NOWHERE, SITE_A, SITE_B, START_S, cluster_on, jobs_of
 
 from coffea_dirac import DiracCluster, WorkerGroup
+from coffea_dirac.dirac.losses import Budget
 from coffea_dirac.errors import ConfigurationError, CredentialError, JobServiceError
 from coffea_dirac.testing_jobs import wait_until
 
@@ -103,7 +104,9 @@ def test_of_workers_half_of_which_cannot_start_each_is_told_and_the_others_work(
     grid: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     setup = '[ $((JOBID % 2)) = 1 ] && echo "no space left on scratch disk" && exit 4'
-    with cluster_on(grid, sites={SITE_A: 2}, setup=setup) as cluster, caplog.at_level(logging.WARNING):
+    # While another starts slowly several may get an odd number, one after the other.
+    budget = Budget(start_failures=8)
+    with cluster_on(grid, sites={SITE_A: 2}, setup=setup, budget=budget) as cluster, caplog.at_level(logging.WARNING):
         with soon():
             cluster.wait_for(2, timeout=START_S)
         ids = jobs_of(cluster).job_ids()
