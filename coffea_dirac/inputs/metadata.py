@@ -45,7 +45,7 @@ class RecordingMetadata(dict[str, Any]):
     def _note_all(self) -> None:
         for key in dict.keys(self):
             self._note(key)
-        self._at_hand.metadata.setdefault("*", names_digest(n for n in dict.keys(self) if n not in self._of_schema))
+        self._at_hand.metadata.setdefault("*", metadata_digest(self, "*"))
 
     def __getitem__(self, key: str) -> Any:
         self._note(key)
@@ -98,7 +98,7 @@ class RecordingMetadata(dict[str, Any]):
 
     def of_user(self, others: Collection[str]) -> dict[str, Any]:
         """Return all but the entries named, which are not read."""
-        self._at_hand.metadata.setdefault("*", names_digest(n for n in dict.keys(self) if n not in self._of_schema))
+        self._at_hand.metadata.setdefault("*", metadata_digest(self, "*"))
         return {key: self[key] for key in dict.keys(self) if key not in others}
 
     def __repr__(self) -> str:
